@@ -1,0 +1,3 @@
+//! `srchat`: chat with a private model from a terminal.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The srchat operator as a library: the binary is a thin shell around it, and the rig uses its pure parts.

@@ -1,0 +1,3 @@
+//! The operator: `controller`, `gateway`, `sweep`.
+
+fn main() {}

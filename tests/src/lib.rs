@@ -1,0 +1,1 @@
+//! The rig: everything srchat talks to, real wherever it can be.
