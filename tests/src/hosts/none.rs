@@ -1,0 +1,30 @@
+//! A machine in which nothing runs: for tests that are about the provider's API alone.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Isolation, Machine};
+
+/// "tcpmux": nobody runs it, so whoever connects is refused.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+pub(super) fn start() -> Machine {
+    let (says, output) = mpsc::unbounded_channel();
+    let (exited, exit) = watch::channel(None);
+    let end = CancellationToken::new();
+    let ended = end.clone();
+    tokio::spawn(async move {
+        ended.cancelled().await;
+        drop(says);
+        exited.send_replace(Some(Exit::Killed));
+    });
+    Machine {
+        isolation: Isolation::None,
+        ssh: NOBODY,
+        output,
+        exit,
+        end: end.into(),
+    }
+}
