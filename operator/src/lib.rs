@@ -3,5 +3,6 @@
 pub mod args;
 pub mod http;
 pub mod metrics;
+pub mod provider;
 pub mod route;
 pub mod telemetry;
