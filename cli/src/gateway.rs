@@ -1,0 +1,248 @@
+//! The HTTP client of one session's endpoint: chat, files.
+
+use crate::failure::{Code, Failure, chain};
+use bytes::Bytes;
+use futures::Stream;
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A gateway answers a connect within a round trip or two; OpenAI's own clients give it as long.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Between two pieces of an answer. A long prompt is read for minutes before the first token; the gateway itself
+/// ends a stream that is idle for two.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// What the session's Secret says of its endpoint.
+pub struct Endpoint {
+    /// `https://host/namespace/name/v1`.
+    pub base_url: String,
+    /// The session's token.
+    pub key: SecretString,
+    /// PEM of the certificate authority to trust, when it is the installation's own.
+    pub ca: Option<Vec<u8>>,
+}
+
+/// One session's endpoint, ready for requests.
+pub struct Gateway {
+    http: Client,
+    base_url: String,
+    key: SecretString,
+}
+
+impl Gateway {
+    /// Prepares the client; connects to nothing yet. With `local`, connections go to that port of this machine
+    /// while certificate and host name stay those of the gateway.
+    pub fn new(endpoint: Endpoint, local: Option<u16>) -> Result<Self, Failure> {
+        let Endpoint { base_url, key, ca } = endpoint;
+        let mut client = Client::builder()
+            .user_agent(concat!("srchat/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .https_only(true)
+            .no_proxy();
+        if let Some(pem) = ca {
+            let roots = Certificate::from_pem_bundle(&pem).map_err(|e| {
+                Failure::new(
+                    Code::Error,
+                    format!("the certificate authority in the session's Secret is unreadable: {e}"),
+                )
+            })?;
+            client = client.tls_certs_only(roots);
+        }
+        let mut base_url = base_url.trim_end_matches('/').to_owned();
+        if let Some(port) = local {
+            let mut url = parse(&base_url)?;
+            if let Some(host) = url.host_str() {
+                client = client.resolve(host, ([127, 0, 0, 1], 0).into());
+            }
+            if url.set_port(Some(port)).is_err() {
+                return Err(bad_url(&base_url));
+            }
+            base_url = url.as_str().trim_end_matches('/').to_owned();
+        }
+        let http = client.build().map_err(|e| {
+            Failure::new(Code::Error, format!("could not prepare TLS: {}", chain(&e)))
+        })?;
+        Ok(Self {
+            http,
+            base_url,
+            key,
+        })
+    }
+
+    /// Sends a chat completion request and returns the answer's body, streamed when the request says so.
+    pub async fn chat(&self, request: &Value) -> Result<Response, Failure> {
+        self.send(
+            self.http
+                .post(format!("{}/chat/completions", self.base_url))
+                .json(request),
+        )
+        .await
+    }
+
+    /// Opens a remote file for reading from `offset` on.
+    pub async fn download(&self, path: &str, offset: u64) -> Result<Response, Failure> {
+        let mut request = self.http.get(self.file(path)?);
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+        }
+        self.send(request).await
+    }
+
+    /// Writes a remote file; the gateway keeps it only when its SHA-256 is the given one.
+    pub async fn upload(
+        &self,
+        path: &str,
+        (length, sha256): (u64, &str),
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let request = self
+            .http
+            .put(self.file(path)?)
+            .header(header::CONTENT_LENGTH, length)
+            .header("x-content-sha256", sha256)
+            .body(reqwest::Body::wrap_stream(body));
+        self.send(request).await.map(|_| ())
+    }
+
+    fn file(&self, path: &str) -> Result<reqwest::Url, Failure> {
+        let session = self
+            .base_url
+            .strip_suffix("/v1")
+            .ok_or_else(|| bad_url(&self.base_url))?;
+        let mut url = parse(session)?;
+        url.path_segments_mut()
+            .map_err(|()| bad_url(&self.base_url))?
+            .push("files")
+            .extend(path.split('/'));
+        Ok(url)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let answer = request
+            .bearer_auth(self.key.expose_secret())
+            .send()
+            .await
+            .map_err(|e| unreachable(&e))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.bytes().await.unwrap_or_default();
+        Err(refused(status, &body))
+    }
+}
+
+/// SHA-256 of the file that an answer describes, 64 hex digits.
+pub fn sha256_of(answer: &Response) -> Option<String> {
+    let text = answer.headers().get("x-content-sha256")?.to_str().ok()?;
+    (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| text.to_ascii_lowercase())
+}
+
+fn parse(url: &str) -> Result<reqwest::Url, Failure> {
+    reqwest::Url::parse(url).map_err(|_| bad_url(url))
+}
+
+fn bad_url(url: &str) -> Failure {
+    Failure::new(
+        Code::Error,
+        format!("{url:?} in the session's Secret is not the URL of an endpoint"),
+    )
+}
+
+fn unreachable(error: &reqwest::Error) -> Failure {
+    if error.is_body() {
+        return Failure::new(Code::Transfer, chain(error));
+    }
+    Failure::new(
+        Code::NotReady,
+        format!("the gateway cannot be reached: {}", chain(error)),
+    )
+    .hint("`srchat status NAME` shows the endpoint; is the gateway running?")
+}
+
+/// A connection that broke while the answer was read.
+pub fn broken(error: &reqwest::Error) -> Failure {
+    Failure::new(
+        Code::Model,
+        format!("the answer broke off: {}", chain(error)),
+    )
+    .hint("ask again; `srchat status NAME` shows whether the session still runs")
+}
+
+/// The gateway's errors have OpenAI's shape: `{"error":{"message",..}}`.
+fn refused(status: StatusCode, body: &[u8]) -> Failure {
+    let said = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()));
+    let message = said.unwrap_or_else(|| format!("the gateway answered {status}"));
+    let code = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Code::NotAllowed,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::SERVICE_UNAVAILABLE => Code::NotReady,
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Code::Model,
+        StatusCode::INSUFFICIENT_STORAGE | StatusCode::CONFLICT => Code::Transfer,
+        _ => Code::Error,
+    };
+    let failure = Failure::new(code, message);
+    match code {
+        Code::NotAllowed => failure.hint(
+            "the session's token has changed or the session has ended: read its Secret again",
+        ),
+        Code::NotReady => failure.hint("`srchat attach NAME --wait 20m` waits for it"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn gateway(local: Option<u16>) -> Gateway {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let endpoint = Endpoint {
+            base_url: "https://chat.example:8443/team/qwen/v1/".into(),
+            key: SecretString::from("srchat_x_y"),
+            ca: None,
+        };
+        Gateway::new(endpoint, local).unwrap()
+    }
+
+    #[test]
+    fn a_file_name_cannot_leave_the_files_of_its_session() {
+        let url = gateway(None).file("a b/../c?d#e").unwrap();
+        assert!(
+            url.as_str()
+                .starts_with("https://chat.example:8443/team/qwen/files/")
+        );
+        assert_eq!((url.query(), url.fragment()), (None, None));
+    }
+
+    #[test]
+    fn a_forwarded_port_keeps_the_host_name_for_tls() {
+        assert_eq!(
+            gateway(Some(4000)).base_url,
+            "https://chat.example:4000/team/qwen/v1"
+        );
+    }
+
+    #[test]
+    fn the_gateways_own_words_reach_the_person() {
+        let body =
+            br#"{"error":{"message":"the model is loading","type":"x","param":null,"code":"x"}}"#;
+        let failure = refused(StatusCode::SERVICE_UNAVAILABLE, body);
+        assert_eq!(failure.message, "the model is loading");
+        assert_eq!(failure.code, Code::NotReady);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_json_is_still_a_sentence() {
+        let failure = refused(StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!(failure.message, "the gateway answered 502 Bad Gateway");
+        assert_eq!(failure.code, Code::Model);
+    }
+}
