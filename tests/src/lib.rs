@@ -1,3 +1,9 @@
 //! The rig: everything srchat talks to, real wherever it can be.
 
+pub mod cache;
+pub mod control_plane;
+pub mod eventually;
+pub mod explain;
 pub mod hosts;
+pub mod process;
+pub mod tools;

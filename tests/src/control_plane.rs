@@ -1,0 +1,493 @@
+//! A control plane: real etcd, kube-apiserver and kube-controller-manager on loopback, with RBAC and an audit
+//! log. It has no nodes. Nothing of the caller's own cluster configuration is ever read.
+
+mod certificates;
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{ObjectMeta, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+use crate::eventually::{NotYet, within};
+use crate::explain::causes;
+use crate::process::{self, Process, Workplace};
+use crate::tools::{self, ControlPlanePrograms};
+use certificates::Certificates;
+
+/// An API server answers about three seconds after its start on two idle cores; here it may share them with
+/// compilers.
+const START: Duration = Duration::from_secs(120);
+
+/// An API server that has lost its etcd lingers for minutes over its graceful end, so it is ended first, and
+/// killed when it takes longer than this.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long a token of a service account is good for: longer than any demo is left running.
+const TOKEN_SECONDS: i64 = 7 * 24 * 3600;
+
+/// A free port can be taken by somebody else between our finding it and the API server's binding it.
+const PORTS_TRIED: usize = 5;
+
+/// The controllers that the sessions' life depends on. There are no nodes, so nothing else would find work.
+const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+                           root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,\
+                           validatingadmissionpolicy-status-controller";
+
+/// Every request is recorded with its user, verb and object, and never with its body: bodies hold Secrets.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+"rules": [{"level": "Metadata"}]}"#;
+
+/// Why there is no control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program is not there.
+    #[error("could not get the programs of a control plane")]
+    Tools(#[from] tools::Error),
+    /// A program does not start.
+    #[error(transparent)]
+    Start(#[from] process::Error),
+    /// A file could not be written.
+    #[error("could not write the control plane's files")]
+    Files(#[from] io::Error),
+    /// A certificate could not be made.
+    #[error("could not make the control plane's certificates")]
+    Certificates(#[from] rcgen::Error),
+    /// A part ended while it was starting.
+    #[error("{name} ended while it was starting:\n{log}")]
+    Ended {
+        /// Which.
+        name: String,
+        /// The end of its output.
+        log: String,
+    },
+    /// It did not become ready.
+    #[error(transparent)]
+    NotReady(#[from] NotYet),
+    /// The API server refused something that it must not refuse.
+    #[error("the API server refused")]
+    Api(#[from] kube::Error),
+    /// A kubeconfig could not be used.
+    #[error("could not use the kubeconfig")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+}
+
+/// A running control plane. Dropping it ends it, the API server first.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // In the order in which they end; the files go last.
+    api_server: Process,
+    controller_manager: Process,
+    etcd: Process,
+    url: String,
+    ca: String,
+    programs: ControlPlanePrograms,
+    place: Workplace,
+}
+
+impl ControlPlane {
+    /// The one that all tests of this process share. It ends with the process.
+    ///
+    /// # Panics
+    /// When it does not start: then no test that wants it can say anything.
+    pub async fn shared() -> &'static ControlPlane {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        match SHARED.get_or_try_init(ControlPlane::start).await {
+            Ok(control_plane) => control_plane,
+            Err(error) => panic!("no control plane: {}", causes(&error)),
+        }
+    }
+
+    /// Starts one of its own. The first time on a machine this builds the programs, which takes minutes.
+    ///
+    /// # Errors
+    /// When a part cannot be had or does not become ready.
+    pub async fn start() -> Result<ControlPlane, Error> {
+        let programs = tokio::task::spawn_blocking(ControlPlanePrograms::find)
+            .await
+            .map_err(|_| io::Error::other("the build was cancelled"))??;
+        let place = Workplace::new("control-plane")?;
+        let path = place.path();
+        let certificates = Certificates::make()?;
+        certificates.write(path)?;
+        fs::write(path.join("audit-policy.json"), AUDIT_POLICY)?;
+
+        let etcd = Process::start("etcd", etcd(&programs, path), path)?;
+        let (api_server, url) = start_api_server(&programs, path, &certificates).await?;
+        let admin = certificate_kubeconfig(&url, &certificates.ca, &certificates.admin);
+        write_private(&path.join("admin.kubeconfig"), &admin)?;
+        let manager =
+            certificate_kubeconfig(&url, &certificates.ca, &certificates.controller_manager);
+        write_private(&path.join("controller-manager.kubeconfig"), &manager)?;
+        let controller_manager = Process::start(
+            "kube-controller-manager",
+            controller_manager(&programs, path),
+            path,
+        )?;
+
+        let ca = certificates.ca.clone();
+        let control_plane = ControlPlane {
+            api_server,
+            controller_manager,
+            etcd,
+            url,
+            ca,
+            programs,
+            place,
+        };
+        control_plane.namespaces_work().await?;
+        Ok(control_plane)
+    }
+
+    /// The API server's address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The kubeconfig of an administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.place.path().join("admin.kubeconfig")
+    }
+
+    /// An administrator's client. One for each test: a client lives on the runtime that made it.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used, which would be a fault of the rig.
+    pub async fn client(&self) -> Result<Client, Error> {
+        client(&self.kubeconfig()).await
+    }
+
+    /// The folder of kubectl.
+    pub fn kubectl_program(&self) -> &Path {
+        &self.programs.kubectl
+    }
+
+    /// kubectl as an administrator; arguments and stdin are the caller's.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(&self.programs.kubectl);
+        process::without_the_callers_settings(&mut command);
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.place.path().join("kubectl"));
+        command
+    }
+
+    /// What the API server was asked, one JSON event a line, without bodies.
+    pub fn audit_log(&self) -> PathBuf {
+        self.place.path().join("audit.log")
+    }
+
+    /// The folder with the logs of its parts.
+    pub fn logs(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// A new namespace whose name starts with `prefix`.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn namespace(&self, prefix: &str) -> Result<String, Error> {
+        let metadata = ObjectMeta {
+            generate_name: Some(format!("{prefix}-")),
+            ..ObjectMeta::default()
+        };
+        let namespace = Namespace {
+            metadata,
+            ..Namespace::default()
+        };
+        let made = Api::all(self.client().await?)
+            .create(&PostParams::default(), &namespace)
+            .await?;
+        Ok(made.metadata.name.unwrap_or_default())
+    }
+
+    /// A kubeconfig with a token of a service account and nothing else.
+    ///
+    /// # Errors
+    /// When the account does not exist.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf, Error> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(TOKEN_SECONDS),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec,
+            ..TokenRequest::default()
+        };
+        let answer = accounts
+            .create_token_request(account, &PostParams::default(), &request)
+            .await?;
+        let token = answer.status.map(|status| status.token).unwrap_or_default();
+        let path = self
+            .place
+            .path()
+            .join(format!("{namespace}.{account}.kubeconfig"));
+        write_private(
+            &path,
+            &kubeconfig(&self.url, &self.ca, &json!({ "token": token })),
+        )?;
+        Ok(path)
+    }
+
+    /// Kills the API server, as a crash would, and starts it again at the same address with the same data.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn restart_api_server(&mut self) -> Result<(), Error> {
+        self.api_server.kill();
+        let port = self
+            .url
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .unwrap_or_default();
+        let path = self.place.path();
+        self.api_server = Process::start(
+            "kube-apiserver",
+            api_server(&self.programs, path, port),
+            path,
+        )?;
+        ready(&mut self.api_server, &self.url, &self.ca).await
+    }
+
+    /// Kills the API server and leaves it so, until [`ControlPlane::restart_api_server`].
+    pub fn kill_api_server(&mut self) {
+        self.api_server.kill();
+    }
+
+    /// The controller manager is at work when the first namespace has its service account.
+    async fn namespaces_work(&self) -> Result<(), Error> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
+        within(START, "the first service account", || {
+            accounts.get("default")
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.api_server.stop(GRACE);
+        self.controller_manager.kill();
+        self.etcd.kill();
+    }
+}
+
+/// A client for a kubeconfig.
+///
+/// # Errors
+/// When the file cannot be read or says nothing usable.
+pub async fn client(kubeconfig: &Path) -> Result<Client, Error> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Sockets instead of ports: nobody else can be there, and nobody else may read.
+fn etcd_socket(path: &Path) -> String {
+    format!("unix://{}", path.join("etcd.sock").display())
+}
+
+fn etcd(programs: &ControlPlanePrograms, path: &Path) -> Command {
+    let mut command = Command::new(&programs.etcd);
+    command
+        .arg(format!("--data-dir={}", path.join("etcd").display()))
+        .arg(format!("--listen-client-urls={}", etcd_socket(path)))
+        .arg(format!(
+            "--listen-peer-urls=unix://{}",
+            path.join("peers.sock").display()
+        ))
+        // What is advertised must look like a host and a port; it is the only member, and nobody reads it.
+        .args([
+            "--advertise-client-urls=unix://etcd:0",
+            "--initial-advertise-peer-urls=unix://peers:0",
+        ])
+        .args([
+            "--initial-cluster=default=unix://peers:0",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]);
+    command
+}
+
+async fn start_api_server(
+    programs: &ControlPlanePrograms,
+    path: &Path,
+    certificates: &Certificates,
+) -> Result<(Process, String), Error> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let port = free_port()?;
+        let url = format!("https://127.0.0.1:{port}");
+        let mut process = Process::start("kube-apiserver", api_server(programs, path, port), path)?;
+        match ready(&mut process, &url, &certificates.ca).await {
+            Ok(()) => return Ok((process, url)),
+            Err(Error::Ended { log, .. })
+                if tried < PORTS_TRIED && log.contains("address already in use") => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn api_server(programs: &ControlPlanePrograms, path: &Path, port: u16) -> Command {
+    let file = |name: &str| path.join(name).display().to_string();
+    let mut command = Command::new(&programs.kube_apiserver);
+    command
+        .arg(format!("--etcd-servers={}", etcd_socket(path)))
+        .args(["--bind-address=127.0.0.1", &format!("--secure-port={port}")])
+        // There is nobody in the cluster who would look for the API server by its Service.
+        .args([
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+        ])
+        .args([
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--allow-privileged=true",
+            "--profiling=false",
+        ])
+        .args([
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+        ])
+        .arg(format!("--client-ca-file={}", file("ca.crt")))
+        .arg(format!("--tls-cert-file={}", file("api-server.crt")))
+        .arg(format!("--tls-private-key-file={}", file("api-server.key")))
+        .arg(format!(
+            "--service-account-key-file={}",
+            file("service-accounts.pub")
+        ))
+        .arg(format!(
+            "--service-account-signing-key-file={}",
+            file("service-accounts.key")
+        ))
+        .arg(format!("--audit-policy-file={}", file("audit-policy.json")))
+        .arg(format!("--audit-log-path={}", file("audit.log")))
+        .arg(format!("--cert-dir={}", path.display()));
+    command
+}
+
+fn controller_manager(programs: &ControlPlanePrograms, path: &Path) -> Command {
+    let file = |name: &str| path.join(name).display().to_string();
+    let mut command = Command::new(&programs.kube_controller_manager);
+    command
+        .arg(format!(
+            "--kubeconfig={}",
+            file("controller-manager.kubeconfig")
+        ))
+        .arg(format!("--root-ca-file={}", file("ca.crt")))
+        .arg(format!(
+            "--service-account-private-key-file={}",
+            file("service-accounts.key")
+        ))
+        .arg(format!("--controllers={CONTROLLERS}"))
+        .args([
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+        ])
+        // Metrics and probes of a part that we watch by what it does.
+        .args(["--secure-port=0", "--profiling=false"]);
+    command
+}
+
+/// Waits until the API server says that it is ready, or is gone.
+async fn ready(process: &mut Process, url: &str, ca: &str) -> Result<(), Error> {
+    // A part that has ended will never answer: the look says `Ok(false)` then, so that nobody waits longer.
+    let certificate = reqwest::Certificate::from_pem(ca.as_bytes()).map_err(io::Error::other)?;
+    let http = reqwest::Client::builder()
+        .tls_certs_only([certificate])
+        .no_proxy()
+        // A probe that takes longer is a probe that failed.
+        .timeout(Duration::from_secs(2))
+        .build()
+        .map_err(io::Error::other)?;
+    let url = format!("{url}/readyz");
+    let came_up = within(START, "the API server to be ready", || {
+        let over = process.ended().is_some();
+        let asked = http.get(&url);
+        async move {
+            if over {
+                return Ok(false);
+            }
+            match asked.send().await {
+                Ok(answer) if answer.status().is_success() => Ok(true),
+                Ok(answer) => Err(format!(
+                    "{}: {}",
+                    answer.status(),
+                    answer.text().await.unwrap_or_default()
+                )),
+                Err(error) => Err(causes(&error)),
+            }
+        }
+    })
+    .await?;
+    if came_up {
+        Ok(())
+    } else {
+        Err(Error::Ended {
+            name: process.name().to_owned(),
+            log: process.tail(),
+        })
+    }
+}
+
+/// A port of loopback that was free a moment ago.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+fn certificate_kubeconfig(url: &str, ca: &str, pair: &certificates::Pair) -> String {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    let user = json!({
+        "client-certificate-data": STANDARD.encode(&pair.certificate),
+        "client-key-data": STANDARD.encode(&pair.key),
+    });
+    kubeconfig(url, ca, &user)
+}
+
+/// JSON is YAML enough for every client.
+fn kubeconfig(url: &str, ca: &str, user: &serde_json::Value) -> String {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    let ca = STANDARD.encode(ca);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "rig", "cluster": {"server": url, "certificate-authority-data": ca}}],
+        "users": [{"name": "rig", "user": user}],
+        "contexts": [{"name": "rig", "context": {"cluster": "rig", "user": "rig", "namespace": "default"}}],
+        "current-context": "rig",
+    })
+    .to_string()
+}
+
+/// Writes a file that only we may read.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
