@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The text form that [`Span`] parses and the CRD admits. Six digits a part, sixteen characters in all: what passes can
-/// always be read by CEL's `duration()`, which fails beyond 292 years.
+/// always be read by CEL, whose durations end at 292 years.
 pub const PATTERN: &str = "^([0-9]{1,6}(h|m|s))+$";
 /// The longest text of a [`Span`].
 pub const MAX_LENGTH: usize = 16;
@@ -139,7 +139,8 @@ impl JsonSchema for Span {
     }
 }
 
-/// The schema of a duration. `format: duration` alone would let `-1h` and prose pass.
+/// The schema of a duration. For its format, rules see a duration in it and compare without conversion; the format alone would
+/// let `-1h` and prose pass.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "duration", "pattern": PATTERN, "maxLength": MAX_LENGTH })
 }

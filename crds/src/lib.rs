@@ -5,6 +5,7 @@ pub mod duration;
 pub mod events;
 pub mod model;
 pub mod money;
+pub mod named;
 pub mod session;
 pub mod size;
 pub mod status;

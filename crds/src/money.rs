@@ -46,7 +46,8 @@ impl Dollars {
         self.0
     }
 
-    /// A JSON number as providers send prices, through its shortest decimal text; digits beyond the sixth round up.
+    /// A JSON number as providers send prices, through its shortest decimal text; the seventh digit is rounded
+    /// away, and with it the noise of a provider's single-precision floats.
     pub fn from_number(number: &serde_json::Number) -> Result<Self, NotDollars> {
         let text = number.to_string();
         let refused = || NotDollars(text.clone());
@@ -65,11 +66,16 @@ impl Dollars {
         let power = 10u128.checked_pow(shift.unsigned_abs());
         let micros = match (shift >= 0, power) {
             (true, Some(power)) => digits.checked_mul(power).ok_or_else(refused)?,
-            (false, Some(power)) => digits.div_ceil(power),
-            (true, None) => return Err(refused()),
-            (false, None) => u128::from(digits > 0),
+            (false, Some(power)) => (digits + power / 2) / power,
+            (true, None) if digits > 0 => return Err(refused()),
+            (true | false, None) => 0,
         };
         u64::try_from(micros).map(Self).map_err(|_| refused())
+    }
+
+    /// A float as providers' JSON libraries give it; `None` for what is not an amount. For reading their answers only.
+    pub fn from_f64(number: f64) -> Option<Self> {
+        Self::from_number(&serde_json::Number::from_f64(number)?).ok()
     }
 
     /// What this rate an hour costs over `time`, rounded up to a millionth.
@@ -207,6 +213,7 @@ impl JsonSchema for Dollars {
 pub(crate) fn written_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        "nullable": false,
         "pattern": PATTERN,
         "maxLength": 16,
     })

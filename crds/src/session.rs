@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Dollars, ModelId, Size, Span,
     conditions::{self, Type},
+    named::named,
     status::ChatSessionStatus,
 };
 
@@ -232,6 +233,13 @@ pub enum Engine {
     LlamaCpp,
 }
 
+named!(Engine {
+    Auto = "Auto",
+    Vllm = "VLLM",
+    Transformers = "Transformers",
+    LlamaCpp = "LlamaCpp",
+});
+
 /// How weights are kept in memory.
 #[derive(
     Clone,
@@ -259,6 +267,13 @@ pub enum Quantization {
     /// Four bits.
     Int4,
 }
+
+named!(Quantization {
+    Auto = "Auto",
+    None = "None",
+    Fp8 = "FP8",
+    Int4 = "Int4",
+});
 
 /// What the GPU must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -304,6 +319,10 @@ pub enum Provider {
     RunPod,
 }
 
+named!(Provider {
+    RunPod = "RunPod",
+});
+
 /// What only RunPod has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -342,13 +361,19 @@ pub enum Cloud {
     Any,
 }
 
+named!(Cloud {
+    Secure = "Secure",
+    Community = "Community",
+    Any = "Any",
+});
+
 /// What a session may cost and how long it may live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.idle) || duration(self.idle) <= duration(self.lifetime)")
+    validation = Rule::new("!has(self.idle) || self.idle <= self.lifetime")
         .message("idle may not be longer than lifetime (4h when not given)"),
-    validation = Rule::new("!has(self.startup) || duration(self.startup) < duration(self.lifetime)")
+    validation = Rule::new("!has(self.startup) || self.startup < self.lifetime")
         .message("startup must be shorter than lifetime (4h when not given)")
 )]
 pub struct Limits {
@@ -376,7 +401,7 @@ pub struct Limits {
     #[serde(default = "default_lifetime")]
     #[schemars(schema_with = "crate::duration::schema", extend("default" = "4h"))]
     #[x_kube(
-        validation = Rule::new("duration(self) > duration('0s') && duration(self) <= duration('168h')")
+        validation = Rule::new("self > duration('0s') && self <= duration('168h')")
             .message("lifetime is more than 0s and at most 168h")
     )]
     pub lifetime: Span,
@@ -388,7 +413,7 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::duration::schema")]
     #[x_kube(
-        validation = Rule::new("duration(self) > duration('0s')").message("startup is more than 0s")
+        validation = Rule::new("self > duration('0s')").message("startup is more than 0s")
     )]
     pub startup: Option<Span>,
     /// How many pods a run may use.
@@ -405,7 +430,7 @@ pub struct Teardown {
     #[serde(default = "default_wipe")]
     #[schemars(schema_with = "crate::duration::schema", extend("default" = "60s"))]
     #[x_kube(
-        validation = Rule::new("duration(self) <= duration('10m')").message("wipeTimeout is at most 10m")
+        validation = Rule::new("self <= duration('10m')").message("wipeTimeout is at most 10m")
     )]
     pub wipe_timeout: Span,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use crate::{
     Dollars, Size,
     conditions::Wiped,
+    named::named,
     session::{Engine, Quantization},
 };
 
@@ -134,6 +135,18 @@ pub enum RejectedReason {
     Dearer,
 }
 
+named!(RejectedReason {
+    TooSmall = "TooSmall",
+    OverPrice = "OverPrice",
+    NoStock = "NoStock",
+    WrongType = "WrongType",
+    WrongCloud = "WrongCloud",
+    WrongDataCenter = "WrongDataCenter",
+    Unsupported = "Unsupported",
+    Excluded = "Excluded",
+    Dearer = "Dearer",
+});
+
 /// One run: from `replicas` seen at 1 to its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -180,6 +193,14 @@ pub enum EndReason {
     /// The controller was away for too long to rent again by itself.
     NeedsConfirmation,
 }
+
+named!(EndReason {
+    LifetimeReached = "LifetimeReached",
+    IdleReached = "IdleReached",
+    CostReached = "CostReached",
+    AttemptsUsed = "AttemptsUsed",
+    NeedsConfirmation = "NeedsConfirmation",
+});
 
 impl From<EndReason> for crate::conditions::WithinLimits {
     fn from(reason: EndReason) -> Self {
@@ -242,6 +263,11 @@ pub enum Medium {
     Disk,
 }
 
+named!(Medium {
+    Memory = "Memory",
+    Disk = "Disk",
+});
+
 /// How far starting has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -284,21 +310,16 @@ pub enum Stage {
     Serving,
 }
 
-impl Stage {
-    /// The stage's name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Planning => "Planning",
-            Self::Renting => "Renting",
-            Self::Booting => "Booting",
-            Self::Connecting => "Connecting",
-            Self::Installing => "Installing",
-            Self::Downloading => "Downloading",
-            Self::Loading => "Loading",
-            Self::Serving => "Serving",
-        }
-    }
-}
+named!(Stage {
+    Planning = "Planning",
+    Renting = "Renting",
+    Booting = "Booting",
+    Connecting = "Connecting",
+    Installing = "Installing",
+    Downloading = "Downloading",
+    Loading = "Loading",
+    Serving = "Serving",
+});
 
 /// Where the model answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -342,6 +363,11 @@ pub enum CostSource {
     Billed,
 }
 
+named!(CostSource {
+    Estimated = "Estimated",
+    Billed = "Billed",
+});
+
 /// When a run ends at the latest. Idleness may end it earlier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -362,6 +388,11 @@ pub enum ExpiryReason {
     /// `limits.maxTotalCost`.
     Budget,
 }
+
+named!(ExpiryReason {
+    Lifetime = "Lifetime",
+    Budget = "Budget",
+});
 
 /// How far the end has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
