@@ -2,7 +2,9 @@
 
 pub mod args;
 pub mod http;
+pub mod hub;
 pub mod metrics;
+pub mod plan;
 pub mod provider;
 pub mod route;
 pub mod telemetry;

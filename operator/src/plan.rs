@@ -1,0 +1,302 @@
+//! What a session needs and which offer to take: pure, from what the user wished, what the Hub told and what is on offer.
+//! It rents nothing and asks nobody; every offer that was not taken has one reason.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use srchat_crds::conditions::Planned;
+use srchat_crds::session::{self, ChatSessionSpec, Engine, Quantization};
+use srchat_crds::status::{self, RejectedReason};
+use srchat_crds::{Dollars, ModelId, Size};
+
+use crate::hub::{self, File};
+use crate::provider::{Cloud, Offer};
+use crate::route::{self, Abilities};
+
+/// What the user asked for, parsed from the session's spec; what was left open is `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    /// The model, with its variant and revision.
+    pub model: ModelId,
+    /// `runtime.engine`.
+    pub engine: Engine,
+    /// `runtime.quantization`.
+    pub quantization: Quantization,
+    /// `runtime.contextLength`.
+    pub context: Option<u32>,
+    /// `runtime.image`.
+    pub image: Option<String>,
+    /// `runtime.trustRemoteCode`.
+    pub trust_remote_code: bool,
+    /// `runtime.extraArgs`.
+    pub extra_args: Vec<String>,
+    /// `gpu.types`: ids or short names, in order of preference.
+    pub gpu_types: Vec<String>,
+    /// `gpu.count`, at least 1.
+    pub gpu_count: u32,
+    /// `gpu.minMemory`, compared with the number on a card's label.
+    pub gpu_min_memory: Option<Size>,
+    /// `disk`.
+    pub disk: Option<Size>,
+    /// `runpod.cloud`; `None` is any.
+    pub cloud: Option<Cloud>,
+    /// `runpod.dataCenters`; empty is any.
+    pub data_centers: Vec<String>,
+    /// `limits.maxHourlyCost`, for all GPUs together.
+    pub max_hourly_cost: Dollars,
+    /// `limits.startup`, when written.
+    pub startup: Option<Duration>,
+    /// `limits.lifetime`.
+    pub lifetime: Duration,
+}
+
+impl Wish {
+    /// What a spec asks for.
+    pub fn of(spec: &ChatSessionSpec) -> Self {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        Self {
+            model: spec.model.clone(),
+            engine: spec.runtime.engine,
+            quantization: spec.runtime.quantization,
+            context: spec.runtime.context_length,
+            image: given(&spec.runtime.image),
+            trust_remote_code: spec.runtime.trust_remote_code,
+            extra_args: spec.runtime.extra_args.clone(),
+            gpu_types: spec.gpu.types.clone(),
+            gpu_count: spec.gpu.count.max(1),
+            gpu_min_memory: spec.gpu.min_memory,
+            disk: spec.disk,
+            cloud: match spec.runpod.cloud {
+                session::Cloud::Secure => Some(Cloud::Secure),
+                session::Cloud::Community => Some(Cloud::Community),
+                session::Cloud::Any => None,
+            },
+            data_centers: spec.runpod.data_centers.clone(),
+            max_hourly_cost: spec.limits.max_hourly_cost,
+            startup: spec.limits.startup.map(Duration::from),
+            lifetime: spec.limits.lifetime.duration(),
+        }
+    }
+}
+
+/// What is rented and what is started on it: everything later steps need, so that none of them has a choice left.
+/// Kept in the ledger while it is in force; `status.plan` is a projection of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// `owner/name`, as the Hub spells it.
+    pub model: String,
+    /// The commit: 40 hex digits.
+    pub revision: String,
+    /// The engine, resolved.
+    pub engine: route::Engine,
+    /// The precision that is served, resolved: never `Auto`.
+    pub quantization: Quantization,
+    /// The engine quantizes while loading; otherwise the weights are served as they are stored.
+    pub quantize_online: bool,
+    /// Takes images.
+    pub vision: bool,
+    /// What the engine can do with this model.
+    pub abilities: Abilities,
+    /// Tokens of context for each request.
+    pub context_length: u32,
+    /// Requests that llama.cpp serves at once, each with its own context; 1 for the others, which share theirs.
+    pub slots: u32,
+    /// How much memory is needed and for what.
+    pub memory: Memory,
+    /// The provider's id of the GPU.
+    pub gpu: String,
+    /// Its short name.
+    pub gpu_name: String,
+    /// How many of them.
+    pub gpu_count: u32,
+    /// Where it is rented.
+    pub cloud: Cloud,
+    /// Data centers the pod may run in: the wished ones that have stock; empty lets the provider choose.
+    pub data_centers: Vec<String>,
+    /// Dollars an hour for all GPUs.
+    pub hourly_cost: Dollars,
+    /// Container disk in whole GB.
+    pub disk_gb: u32,
+    /// What the pod runs.
+    pub image: Image,
+    /// The files that the engine needs, and no others.
+    pub files: Vec<File>,
+    /// For llama.cpp: which of `files` it opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gguf: Option<GgufFiles>,
+    /// `runtime.trustRemoteCode`.
+    pub trust_remote_code: bool,
+    /// `runtime.extraArgs`, after all other arguments.
+    pub extra_args: Vec<String>,
+    /// Seconds from renting to the first answer, estimated.
+    pub startup_seconds: u64,
+    /// Every offer not taken, by GPU, with one reason each.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Where the memory goes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// The weights, on all GPUs together.
+    pub weights: u64,
+    /// One token in the cache.
+    pub kv_per_token: u64,
+    /// The cache for the whole context, on all GPUs together.
+    pub kv: u64,
+    /// What engine and CUDA take beside them, on all GPUs together.
+    pub overhead: u64,
+    /// What each GPU must show.
+    pub per_gpu: u64,
+    /// `per_gpu` times the number of GPUs.
+    pub required: u64,
+}
+
+/// Paths of `Plan::files` that llama.cpp opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GgufFiles {
+    /// The weights: the first part when there are several.
+    pub model: String,
+    /// The vision projector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmproj: Option<String>,
+}
+
+/// A container image and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// Its name with its tag.
+    pub name: String,
+    /// In which form it takes a start command.
+    pub form: Form,
+    /// What it ships.
+    pub ships: Ships,
+    /// The folder of the engine's program, where the image's own PATH does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_dir: Option<String>,
+    /// Lowest CUDA version of the machine's driver, as `major.minor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_cuda: Option<String>,
+}
+
+/// How the provider's `args` has to be written for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Form {
+    /// A plain command: the image has no ENTRYPOINT, or one that executes its arguments.
+    Command,
+    /// `{"entrypoint":[…],"cmd":[…]}`: the image's own ENTRYPOINT would swallow a plain command.
+    Entrypoint,
+}
+
+/// What an image brings, so that it need not be installed. Only an estimate of time: the host looks for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ships {
+    /// An OpenSSH server.
+    pub sshd: bool,
+    /// Python 3.
+    pub python: bool,
+    /// The engine.
+    pub engine: bool,
+}
+
+/// An offer that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    /// The GPU's short name.
+    pub gpu: String,
+    /// In which cloud.
+    pub cloud: Cloud,
+    /// The first thing that speaks against it.
+    pub reason: RejectedReason,
+}
+
+/// Why nothing can be rented for this wish now.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The reason that the condition `Planned` gets.
+    pub reason: Planned,
+    /// One sentence for the user, with what would help.
+    pub message: String,
+    /// Every offer, with the reason against it.
+    pub rejected: Vec<Rejected>,
+}
+
+/// An offer to leave out for now: this GPU in this cloud.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OfferKey {
+    /// The provider's id of the GPU.
+    pub gpu: String,
+    /// In which cloud.
+    pub cloud: Cloud,
+}
+
+impl OfferKey {
+    /// The key of an offer.
+    pub fn of(offer: &Offer) -> Self {
+        Self {
+            gpu: offer.gpu.clone(),
+            cloud: offer.cloud,
+        }
+    }
+}
+
+impl From<&hub::Error> for Planned {
+    fn from(error: &hub::Error) -> Self {
+        match error {
+            hub::Error::NotFound(_) => Self::ModelNotFound,
+            hub::Error::Gated(_) => Self::GatedModel,
+            hub::Error::Unsupported(_) => Self::UnsupportedModel,
+            hub::Error::Unavailable { .. } => Self::HubUnavailable,
+        }
+    }
+}
+
+impl From<&Plan> for status::Plan {
+    fn from(plan: &Plan) -> Self {
+        let engine = match plan.engine {
+            route::Engine::Vllm => Engine::Vllm,
+            route::Engine::Transformers => Engine::Transformers,
+            route::Engine::LlamaCpp => Engine::LlamaCpp,
+        };
+        Self {
+            revision: plan.revision.clone(),
+            engine,
+            quantization: plan.quantization,
+            vision: plan.vision,
+            context_length: plan.context_length,
+            required_memory: Size::gib_for(plan.memory.per_gpu),
+            gpu: plan.gpu.clone(),
+            gpu_count: plan.gpu_count,
+            // Disks are counted in GB by the provider; the size is kept as it is written there.
+            disk: format!("{}G", plan.disk_gb)
+                .parse()
+                .unwrap_or_else(|_| Size::gib(plan.disk_gb)),
+            hourly_cost: plan.hourly_cost,
+            rejected: rejected(&plan.rejected, &plan.gpu_name),
+        }
+    }
+}
+
+/// For people, who do not think in offers: a card that is also in a cloud nobody asked for is not worth a line.
+fn rejected(all: &[Rejected], chosen: &str) -> Vec<status::Rejected> {
+    let elsewhere = |one: &Rejected| {
+        one.reason == RejectedReason::WrongCloud
+            && (one.gpu == chosen
+                || all
+                    .iter()
+                    .any(|other| other.gpu == one.gpu && other.reason != one.reason))
+    };
+    let shown = all.iter().filter(|one| !elsewhere(one));
+    shown
+        .map(|one| status::Rejected {
+            gpu: one.gpu.clone(),
+            reason: one.reason,
+        })
+        .collect()
+}
