@@ -1,0 +1,217 @@
+//! One channel as a byte stream. A task of its own always drains it, because russh's session waits for whoever does not:
+//! one stalled reader would stall every other channel. What is not read in time is buffered up to a limit in bytes; beyond
+//! it the slow reader loses its channel, and nobody else notices.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+
+use super::connect::Connection;
+
+/// Unread bytes of a forward or a command: some seconds of the fastest engine's tokens, or one large answer.
+pub(super) const FORWARD_LIMIT: usize = 8 * 1024 * 1024;
+
+/// stderr of a started command is kept for its message only.
+const STDERR_LIMIT: usize = 16 * 1024;
+
+/// The data of one channel, both ways. Dropping it closes the channel at once.
+pub struct Stream {
+    unread: Bytes,
+    incoming: mpsc::UnboundedReceiver<Event>,
+    queued: Arc<AtomicUsize>,
+    outgoing: Pin<Box<dyn AsyncWrite + Send>>,
+    ended: Option<End>,
+    exit: Option<u32>,
+    stderr: Vec<u8>,
+    /// A connection lives as long as its streams.
+    _connection: Connection,
+}
+
+pub(super) enum Event {
+    Data(Bytes),
+    Stderr(Bytes),
+    Exit(u32),
+    End(End),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The other side said so.
+    Finished,
+    /// The connection went.
+    Lost,
+    /// We did not read in time.
+    Overflowed,
+    /// The host refused the command.
+    Refused,
+}
+
+pub(super) fn stream(channel: Channel<Msg>, connection: Connection, limit: usize) -> Stream {
+    let (sender, incoming) = mpsc::unbounded_channel();
+    let queued = Arc::new(AtomicUsize::new(0));
+    let outgoing = Box::pin(channel.make_writer());
+    // Ends with the channel, or with the stream: `sender.closed()`.
+    tokio::spawn(drain(channel, sender, Arc::clone(&queued), limit));
+    Stream {
+        unread: Bytes::new(),
+        incoming,
+        queued,
+        outgoing,
+        ended: None,
+        exit: None,
+        stderr: Vec::new(),
+        _connection: connection,
+    }
+}
+
+async fn drain(
+    mut channel: Channel<Msg>,
+    sender: mpsc::UnboundedSender<Event>,
+    queued: Arc<AtomicUsize>,
+    limit: usize,
+) {
+    let mut finished = false;
+    let end = loop {
+        let message = tokio::select! {
+            message = channel.wait() => message,
+            () = sender.closed() => break End::Finished,
+        };
+        let event = match message {
+            Some(ChannelMsg::Data { data }) => {
+                let before = queued.fetch_add(data.len(), Ordering::Relaxed);
+                if before + data.len() > limit {
+                    break End::Overflowed;
+                }
+                Event::Data(data)
+            }
+            Some(ChannelMsg::ExtendedData { data, ext: _ }) => Event::Stderr(data),
+            Some(ChannelMsg::ExitStatus { exit_status }) => Event::Exit(exit_status),
+            // A signal leaves no status; shells say 128 and more for it.
+            Some(ChannelMsg::ExitSignal { .. }) => Event::Exit(255),
+            Some(ChannelMsg::Failure) => break End::Refused,
+            // The exit status comes after the end of the data: go on until the channel closes.
+            Some(ChannelMsg::Eof) => {
+                finished = true;
+                continue;
+            }
+            Some(ChannelMsg::Close) => break End::Finished,
+            None if finished => break End::Finished,
+            None => break End::Lost,
+            // Window changes and the like are russh's business.
+            Some(_) => continue,
+        };
+        if sender.send(event).is_err() {
+            break End::Finished;
+        }
+    };
+    let _ = sender.send(Event::End(end));
+    // Closing a closed channel is refused by russh, harmlessly.
+    let _ = channel.close().await;
+}
+
+impl Stream {
+    /// The next event, for commands that want stdout and stderr apart.
+    pub(super) async fn event(&mut self) -> Option<Event> {
+        let event = self.incoming.recv().await?;
+        if let Event::Data(data) = &event {
+            self.queued.fetch_sub(data.len(), Ordering::Relaxed);
+        }
+        Some(event)
+    }
+
+    /// After the end: the command's status, if the host told one.
+    pub fn exit_status(&self) -> Option<u32> {
+        self.exit
+    }
+
+    /// What the command wrote to stderr so far, at most 16 KiB of it.
+    pub fn stderr(&self) -> &[u8] {
+        &self.stderr
+    }
+
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread.is_empty() {
+            if let Some(end) = self.ended {
+                return Poll::Ready(end.as_result());
+            }
+            match ready!(self.incoming.poll_recv(cx)) {
+                Some(Event::Data(data)) => {
+                    self.queued.fetch_sub(data.len(), Ordering::Relaxed);
+                    self.unread = data;
+                }
+                Some(Event::Stderr(data)) => {
+                    let room = STDERR_LIMIT.saturating_sub(self.stderr.len());
+                    self.stderr.extend(data.iter().take(room));
+                }
+                Some(Event::Exit(status)) => self.exit = Some(status),
+                Some(Event::End(end)) => self.ended = Some(end),
+                None => self.ended = Some(End::Lost),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl End {
+    fn as_result(self) -> io::Result<()> {
+        match self {
+            Self::Finished => Ok(()),
+            Self::Lost => Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the connection to the host ended",
+            )),
+            Self::Overflowed => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the stream was read too slowly",
+            )),
+            Self::Refused => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the host refused the command",
+            )),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_unread(cx))?;
+        let n = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread[..n]);
+        self.unread.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // russh takes an empty write for an error.
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.outgoing.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.as_mut().poll_shutdown(cx)
+    }
+}
