@@ -5,5 +5,8 @@ pub mod control_plane;
 pub mod eventually;
 pub mod explain;
 pub mod hosts;
+pub mod operator_binaries;
 pub mod process;
+pub mod requirements;
+pub mod skipped;
 pub mod tools;
