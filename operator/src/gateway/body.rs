@@ -30,12 +30,15 @@ const UNIT: u64 = 64 << 10;
 
 /// A body that is known whole.
 pub fn full(bytes: impl Into<Bytes>) -> AnswerBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// An answer of JSON.
 pub fn json(value: &impl serde::Serialize) -> Answer {
-    let bytes = serde_json::to_vec(value).expect("what we answer has string keys and finite numbers only");
+    let bytes =
+        serde_json::to_vec(value).expect("what we answer has string keys and finite numbers only");
     let mut answer = Response::new(full(bytes));
     let kind = http::HeaderValue::from_static("application/json");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -44,7 +47,12 @@ pub fn json(value: &impl serde::Serialize) -> Answer {
 
 /// `Content-Length`, where there is one. hyper has refused those that disagree or are no number.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// Memory for JSON bodies, shared by all requests.
@@ -72,13 +80,19 @@ impl Budget {
             return Err(Refusal::TooLarge(JSON_BYTES));
         }
         let deadline = Instant::now() + JSON_TIMEOUT;
-        let units = u32::try_from(length.unwrap_or(JSON_BYTES).div_ceil(UNIT)).expect("at most 512 units");
+        let units =
+            u32::try_from(length.unwrap_or(JSON_BYTES).div_ceil(UNIT)).expect("at most 512 units");
         let share = timeout_at(deadline, self.0.clone().acquire_many_owned(units))
             .await
             .map_err(|_elapsed| Refusal::Busy)?
             .expect("the semaphore is never closed");
-        let bytes = timeout_at(deadline, collect(body, length)).await.map_err(|_elapsed| Refusal::BodyTimeout)??;
-        Ok(Json { bytes, _share: share })
+        let bytes = timeout_at(deadline, collect(body, length))
+            .await
+            .map_err(|_elapsed| Refusal::BodyTimeout)??;
+        Ok(Json {
+            bytes,
+            _share: share,
+        })
     }
 }
 
@@ -90,7 +104,10 @@ where
     // What is announced is not reserved in advance: memory is for bytes that have come.
     let mut bytes = BytesMut::with_capacity(length.unwrap_or(0).min(UNIT) as usize);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_error| Refusal::Invalid { message: "The body broke off.".into(), param: None })?;
+        let frame = frame.map_err(|_error| Refusal::Invalid {
+            message: "The body broke off.".into(),
+            param: None,
+        })?;
         if let Ok(data) = frame.into_data() {
             if bytes.len() as u64 + data.len() as u64 > JSON_BYTES {
                 return Err(Refusal::TooLarge(JSON_BYTES));
@@ -109,8 +126,13 @@ mod tests {
     #[tokio::test]
     async fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
         let chunk = Bytes::from(vec![b' '; 1 << 20]);
-        let frames = futures::stream::iter((0..40).map(move |_| Ok::<_, io::Error>(hyper::body::Frame::data(chunk.clone()))));
+        let frames = futures::stream::iter(
+            (0..40).map(move |_| Ok::<_, io::Error>(hyper::body::Frame::data(chunk.clone()))),
+        );
         let body = http_body_util::StreamBody::new(frames);
-        assert_eq!(collect(body, None).await, Err(Refusal::TooLarge(JSON_BYTES)));
+        assert_eq!(
+            collect(body, None).await,
+            Err(Refusal::TooLarge(JSON_BYTES))
+        );
     }
 }

@@ -38,7 +38,12 @@ pub struct Watched<I> {
 impl<I> Watched<I> {
     /// Watches a connection.
     pub fn new(inner: I) -> Self {
-        Self { inner, heads: Heads::default(), conflict: Conflict::default(), stalled: None }
+        Self {
+            inner,
+            heads: Heads::default(),
+            conflict: Conflict::default(),
+            stalled: None,
+        }
     }
 
     /// The flag.
@@ -46,12 +51,18 @@ impl<I> Watched<I> {
         self.conflict.clone()
     }
 
-    fn unless_stalled<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALLED)));
+        let timer = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALLED)));
         match timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -60,7 +71,11 @@ impl<I> Watched<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if self.heads.feed(&buf.filled()[before..]) {
@@ -71,7 +86,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.unless_stalled(cx, written)
     }
@@ -117,7 +136,9 @@ impl Heads {
     /// Takes what was read; true when a head with both headers has just ended.
     fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while !self.done && !bytes.is_empty() {
-            let skip = usize::try_from(self.body).unwrap_or(usize::MAX).min(bytes.len());
+            let skip = usize::try_from(self.body)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
             self.body -= skip as u64;
             bytes = &bytes[skip..];
             let Some(end) = memchr::memchr(b'\n', bytes) else {
@@ -145,7 +166,9 @@ impl Heads {
                 if name.eq_ignore_ascii_case(b"transfer-encoding") {
                     self.encoded = true;
                 } else if name.eq_ignore_ascii_case(b"content-length") {
-                    let number = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+                    let number = std::str::from_utf8(value)
+                        .ok()
+                        .and_then(|value| value.parse().ok());
                     self.length = Some(number.unwrap_or(0));
                 }
             }

@@ -32,7 +32,12 @@ pub fn rebuild(what: &What, body: &[u8], host: &RouteHost) -> Option<Result<Rebu
         What::Completions => completions::rebuild(body, host),
         What::Embeddings => embeddings::rebuild(body, host),
         What::Responses => responses::rebuild(body, host),
-        What::Models | What::Model(_) | What::FileList | What::File(..) | What::Logs | What::Status => return None,
+        What::Models
+        | What::Model(_)
+        | What::FileList
+        | What::File(..)
+        | What::Logs
+        | What::Status => return None,
     })
 }
 
@@ -84,21 +89,38 @@ pub(crate) mod tests {
     pub(crate) fn accepted(what: What, engine: Engine, body: Value) -> Value {
         let body = body.to_string();
         let rebuilt = rebuild(&what, body.as_bytes(), &host(engine)).unwrap();
-        serde_json::from_slice(&rebuilt.unwrap_or_else(|e| panic!("{body} was refused: {e:?}")).body).unwrap()
+        serde_json::from_slice(
+            &rebuilt
+                .unwrap_or_else(|e| panic!("{body} was refused: {e:?}"))
+                .body,
+        )
+        .unwrap()
     }
 
     pub(crate) fn refused(what: What, engine: Engine, body: Value) -> Refusal {
         let body = body.to_string();
         match rebuild(&what, body.as_bytes(), &host(engine)).unwrap() {
-            Ok(rebuilt) => panic!("{body} was accepted as {}", String::from_utf8_lossy(&rebuilt.body)),
+            Ok(rebuilt) => panic!(
+                "{body} was accepted as {}",
+                String::from_utf8_lossy(&rebuilt.body)
+            ),
             Err(refusal) => refusal,
         }
     }
 
     #[test]
     fn what_is_not_json_is_refused_with_its_place() {
-        for body in [&b""[..], b"{", b"[]", b"{\"messages\": 1}", b"\xff", b"{\"messages\":[],\"messages\":[]}"] {
-            let refusal = rebuild(&What::Chat, body, &host(Engine::Vllm)).unwrap().unwrap_err();
+        for body in [
+            &b""[..],
+            b"{",
+            b"[]",
+            b"{\"messages\": 1}",
+            b"\xff",
+            b"{\"messages\":[],\"messages\":[]}",
+        ] {
+            let refusal = rebuild(&What::Chat, body, &host(Engine::Vllm))
+                .unwrap()
+                .unwrap_err();
             assert!(matches!(refusal, Refusal::Invalid { .. }), "{refusal:?}");
         }
     }
@@ -110,7 +132,9 @@ pub(crate) mod tests {
             "[".repeat(100_000),
             "]".repeat(100_000)
         );
-        let refusal = rebuild(&What::Chat, deep.as_bytes(), &host(Engine::Vllm)).unwrap().unwrap_err();
+        let refusal = rebuild(&What::Chat, deep.as_bytes(), &host(Engine::Vllm))
+            .unwrap()
+            .unwrap_err();
         assert!(matches!(refusal, Refusal::Invalid { .. }), "{refusal:?}");
     }
 
@@ -118,9 +142,17 @@ pub(crate) mod tests {
     fn what_the_engine_has_not_is_not_implemented() {
         let mut host = host(Engine::Vllm);
         host.abilities = Abilities::default();
-        for what in [What::Chat, What::Completions, What::Embeddings, What::Responses] {
+        for what in [
+            What::Chat,
+            What::Completions,
+            What::Embeddings,
+            What::Responses,
+        ] {
             let refusal = rebuild(&what, b"{}", &host).unwrap().unwrap_err();
-            assert!(matches!(refusal, Refusal::NotImplemented(_)), "{what:?}: {refusal:?}");
+            assert!(
+                matches!(refusal, Refusal::NotImplemented(_)),
+                "{what:?}: {refusal:?}"
+            );
         }
     }
 
@@ -131,11 +163,22 @@ pub(crate) mod tests {
             "ec_transfer_params": {}, "vllm_xargs": {}, "prompt_embeds": "AA==", "priority": -1, "cache_salt": "x", "request_id": "y",
             "generation_config": "{}", "slot_id": 1, "id_slot": 1, "lora": [], "user": "me", "metadata": {"a": "b"}, "store": true,
         });
-        let dangerous: Vec<String> = body.as_object().unwrap().keys().filter(|k| *k != "store").cloned().collect();
+        let dangerous: Vec<String> = body
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|k| *k != "store")
+            .cloned()
+            .collect();
         body["prompt"] = json!("p");
         body["input"] = json!("p");
         body["messages"] = json!([{"role": "user", "content": "p", "cache_control": {}}]);
-        for what in [What::Chat, What::Completions, What::Embeddings, What::Responses] {
+        for what in [
+            What::Chat,
+            What::Completions,
+            What::Embeddings,
+            What::Responses,
+        ] {
             for engine in [Engine::Vllm, Engine::LlamaCpp, Engine::Transformers] {
                 let sent = accepted(what.clone(), engine, body.clone());
                 for field in &dangerous {

@@ -74,7 +74,10 @@ struct Inner<'a> {
 impl Refusal {
     /// A field that is wrong.
     pub fn field(param: &str, message: impl Into<String>) -> Self {
-        Self::Invalid { message: message.into(), param: Some(param.to_owned()) }
+        Self::Invalid {
+            message: message.into(),
+            param: Some(param.to_owned()),
+        }
     }
 
     /// The status code.
@@ -158,7 +161,9 @@ impl Refusal {
             Self::Busy => Some(1),
             Self::Unreachable => Some(5),
             Self::NotServing { stage, percent: _ } => Some(match stage {
-                Stage::Paused | Stage::Ended | Stage::Planning | Stage::Renting | Stage::Other => 30,
+                Stage::Paused | Stage::Ended | Stage::Planning | Stage::Renting | Stage::Other => {
+                    30
+                }
                 Stage::Booting | Stage::Installing | Stage::Downloading => 15,
                 Stage::Connecting | Stage::Loading | Stage::Serving => 5,
             }),
@@ -173,8 +178,17 @@ impl Refusal {
             Self::Invalid { param, message: _ } => param.as_deref(),
             _ => None,
         };
-        let envelope = Envelope { error: Inner { message: self.message(), r#type, param, code } };
-        serde_json::to_vec(&envelope).expect("strings serialise").into()
+        let envelope = Envelope {
+            error: Inner {
+                message: self.message(),
+                r#type,
+                param,
+                code,
+            },
+        };
+        serde_json::to_vec(&envelope)
+            .expect("strings serialise")
+            .into()
     }
 
     /// The event that ends a stream that had begun; OpenAI's clients raise an error on it.
@@ -190,7 +204,10 @@ impl Refusal {
         let mut answer = Response::new(full(self.json()));
         *answer.status_mut() = self.status();
         let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -203,7 +220,10 @@ impl Refusal {
             }
             Self::Range(length) => {
                 let value = HeaderValue::from_maybe_shared(format!("bytes */{length}"));
-                headers.insert(header::CONTENT_RANGE, value.expect("digits are a header value"));
+                headers.insert(
+                    header::CONTENT_RANGE,
+                    value.expect("digits are a header value"),
+                );
             }
             _ => {}
         }
@@ -218,15 +238,22 @@ mod tests {
 
     #[test]
     fn a_refusal_has_openais_shape() {
-        let json: serde_json::Value = serde_json::from_slice(&Refusal::field("n", "too many").json()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&Refusal::field("n", "too many").json()).unwrap();
         let expected = serde_json::json!({"error": {"message": "too many", "type": "invalid_request_error", "param": "n", "code": null}});
         assert_eq!(json, expected);
     }
 
     #[test]
     fn before_the_model_serves_the_stage_is_named_and_a_time_to_come_back() {
-        let answer = Refusal::NotServing { stage: Stage::Downloading, percent: Some(63) };
-        assert_eq!(answer.message(), "The model is not serving yet: Downloading, 63 %.");
+        let answer = Refusal::NotServing {
+            stage: Stage::Downloading,
+            percent: Some(63),
+        };
+        assert_eq!(
+            answer.message(),
+            "The model is not serving yet: Downloading, 63 %."
+        );
         assert_eq!(answer.answer().headers()[header::RETRY_AFTER], "15");
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     }

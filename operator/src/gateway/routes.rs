@@ -84,8 +84,12 @@ pub fn parse(method: &Method, path: &str) -> Result<Asked, Refusal> {
         "/readyz" => return only_get(method, Asked::Ready),
         _ => {}
     }
-    let mut parts = path.strip_prefix('/').ok_or(Refusal::NoSuchPath)?.splitn(3, '/');
-    let (Some(namespace), Some(name), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+    let mut parts = path
+        .strip_prefix('/')
+        .ok_or(Refusal::NoSuchPath)?
+        .splitn(3, '/');
+    let (Some(namespace), Some(name), Some(rest)) = (parts.next(), parts.next(), parts.next())
+    else {
         return Err(Refusal::NoSuchPath);
     };
     if !is_name(namespace) || !is_name(name) {
@@ -110,15 +114,27 @@ pub fn parse(method: &Method, path: &str) -> Result<Asked, Refusal> {
             }
         }
     };
-    Ok(Asked::Session { namespace: namespace.to_owned(), name: name.to_owned(), what })
+    Ok(Asked::Session {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        what,
+    })
 }
 
 fn only_get<T>(method: &Method, asked: T) -> Result<T, Refusal> {
-    if method == Method::GET { Ok(asked) } else { Err(Refusal::Method("GET")) }
+    if method == Method::GET {
+        Ok(asked)
+    } else {
+        Err(Refusal::Method("GET"))
+    }
 }
 
 fn only_post<T>(method: &Method, asked: T) -> Result<T, Refusal> {
-    if method == Method::POST { Ok(asked) } else { Err(Refusal::Method("POST")) }
+    if method == Method::POST {
+        Ok(asked)
+    } else {
+        Err(Refusal::Method("POST"))
+    }
 }
 
 fn file_verb(method: &Method) -> Result<FileVerb, Refusal> {
@@ -134,7 +150,9 @@ fn file_verb(method: &Method) -> Result<FileVerb, Refusal> {
 /// A name that Kubernetes could have given: lower-case letters, digits, hyphens and dots, at most 63 (a namespace, a session's name).
 fn is_name(part: &str) -> bool {
     (1..=63).contains(&part.len())
-        && part.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.')
+        && part
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.')
         && part.bytes().any(|c| c != b'.')
 }
 
@@ -147,7 +165,10 @@ fn decode(part: &str) -> Result<String, Refusal> {
             bytes.push(byte);
             continue;
         }
-        let digit = |c: Option<u8>| c.and_then(|c| char::from(c).to_digit(16)).ok_or(Refusal::NoSuchPath);
+        let digit = |c: Option<u8>| {
+            c.and_then(|c| char::from(c).to_digit(16))
+                .ok_or(Refusal::NoSuchPath)
+        };
         let (high, low) = (digit(rest.next())?, digit(rest.next())?);
         bytes.push(u8::try_from(high * 16 + low).expect("two hex digits are a byte"));
     }
@@ -172,15 +193,43 @@ mod tests {
     fn the_documented_paths_exist() {
         let cases = [
             (Method::GET, "/team-a/vision/v1/models", What::Models),
-            (Method::GET, "/team-a/vision/v1/models/Qwen%2FQwen3-8B", What::Model("Qwen/Qwen3-8B".into())),
-            (Method::GET, "/team-a/vision/v1/models/Qwen/Qwen3-8B", What::Model("Qwen/Qwen3-8B".into())),
-            (Method::POST, "/team-a/vision/v1/chat/completions", What::Chat),
-            (Method::POST, "/team-a/vision/v1/completions", What::Completions),
-            (Method::POST, "/team-a/vision/v1/embeddings", What::Embeddings),
+            (
+                Method::GET,
+                "/team-a/vision/v1/models/Qwen%2FQwen3-8B",
+                What::Model("Qwen/Qwen3-8B".into()),
+            ),
+            (
+                Method::GET,
+                "/team-a/vision/v1/models/Qwen/Qwen3-8B",
+                What::Model("Qwen/Qwen3-8B".into()),
+            ),
+            (
+                Method::POST,
+                "/team-a/vision/v1/chat/completions",
+                What::Chat,
+            ),
+            (
+                Method::POST,
+                "/team-a/vision/v1/completions",
+                What::Completions,
+            ),
+            (
+                Method::POST,
+                "/team-a/vision/v1/embeddings",
+                What::Embeddings,
+            ),
             (Method::POST, "/team-a/vision/v1/responses", What::Responses),
             (Method::GET, "/team-a/vision/files/", What::FileList),
-            (Method::PUT, "/team-a/vision/files/a%20b/c.txt", What::File(FileVerb::Put, "a b/c.txt".into())),
-            (Method::HEAD, "/team-a/vision/files/x", What::File(FileVerb::Head, "x".into())),
+            (
+                Method::PUT,
+                "/team-a/vision/files/a%20b/c.txt",
+                What::File(FileVerb::Put, "a b/c.txt".into()),
+            ),
+            (
+                Method::HEAD,
+                "/team-a/vision/files/x",
+                What::File(FileVerb::Head, "x".into()),
+            ),
             (Method::GET, "/team-a/vision/logs", What::Logs),
             (Method::GET, "/team-a/vision/status", What::Status),
         ];
@@ -215,22 +264,44 @@ mod tests {
             "//vision/v1/models",
         ] {
             for method in [Method::GET, Method::POST] {
-                assert_eq!(parse(&method, path), Err(Refusal::NoSuchPath), "{method} {path}");
+                assert_eq!(
+                    parse(&method, path),
+                    Err(Refusal::NoSuchPath),
+                    "{method} {path}"
+                );
             }
         }
     }
 
     #[test]
     fn another_method_is_refused_with_what_is_allowed() {
-        assert_eq!(parse(&Method::GET, "/a/b/v1/chat/completions"), Err(Refusal::Method("POST")));
-        assert_eq!(parse(&Method::CONNECT, "/a/b/files/x"), Err(Refusal::Method("GET, HEAD, PUT, DELETE")));
-        assert_eq!(parse(&Method::POST, "/healthz"), Err(Refusal::Method("GET")));
+        assert_eq!(
+            parse(&Method::GET, "/a/b/v1/chat/completions"),
+            Err(Refusal::Method("POST"))
+        );
+        assert_eq!(
+            parse(&Method::CONNECT, "/a/b/files/x"),
+            Err(Refusal::Method("GET, HEAD, PUT, DELETE"))
+        );
+        assert_eq!(
+            parse(&Method::POST, "/healthz"),
+            Err(Refusal::Method("GET"))
+        );
     }
 
     #[test]
     fn broken_percent_encoding_names_nothing() {
-        for path in ["/a/b/files/%", "/a/b/files/%2", "/a/b/files/%zz", "/a/b/files/%ff"] {
-            assert_eq!(parse(&Method::GET, path), Err(Refusal::NoSuchPath), "{path}");
+        for path in [
+            "/a/b/files/%",
+            "/a/b/files/%2",
+            "/a/b/files/%zz",
+            "/a/b/files/%ff",
+        ] {
+            assert_eq!(
+                parse(&Method::GET, path),
+                Err(Refusal::NoSuchPath),
+                "{path}"
+            );
         }
     }
 

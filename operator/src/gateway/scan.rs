@@ -77,7 +77,10 @@ pub fn usage(json: &[u8]) -> Option<Usage> {
         if !object.starts_with(b"{") {
             return None;
         }
-        serde_json::Deserializer::from_slice(object).into_iter::<Usage>().next()?.ok()
+        serde_json::Deserializer::from_slice(object)
+            .into_iter::<Usage>()
+            .next()?
+            .ok()
     })
 }
 
@@ -86,7 +89,10 @@ pub fn both_names(json: &[u8]) -> Option<Vec<u8>> {
     memmem::find(json, b"\"reasoning")?;
     let key = |name: &str| format!("\"{name}\":").into_bytes();
     let [first, second] = NAMES.map(key);
-    let (has_first, has_second) = (memmem::find(json, &first).is_some(), memmem::find(json, &second).is_some());
+    let (has_first, has_second) = (
+        memmem::find(json, &first).is_some(),
+        memmem::find(json, &second).is_some(),
+    );
     match (has_first, has_second) {
         (true, false) => copy_beside(json, &first, &second),
         (false, true) => copy_beside(json, &second, &first),
@@ -101,7 +107,9 @@ fn copy_beside(json: &[u8], present: &[u8], absent: &[u8]) -> Option<Vec<u8>> {
         let value = at + present.len();
         let start = value + (json[value..].len() - json[value..].trim_ascii_start().len());
         // Only strings: an object of that name is the settings of /v1/responses.
-        let Some(end) = string_end(json, start) else { continue };
+        let Some(end) = string_end(json, start) else {
+            continue;
+        };
         let out = out.get_or_insert_with(|| Vec::with_capacity(json.len() + 64));
         out.extend_from_slice(&json[done..end]);
         out.push(b',');
@@ -154,7 +162,10 @@ mod tests {
     #[test]
     fn a_line_goes_on_the_moment_it_is_whole() {
         let mut scan = Scan::default();
-        assert_eq!(scan.feed(Bytes::from_static(b"data: {\"a\":1}\n\ndata: {")), "data: {\"a\":1}\n\n");
+        assert_eq!(
+            scan.feed(Bytes::from_static(b"data: {\"a\":1}\n\ndata: {")),
+            "data: {\"a\":1}\n\n"
+        );
         assert_eq!(scan.feed(Bytes::from_static(b"\"b\":")), "");
         assert_eq!(scan.feed(Bytes::from_static(b"2}\n")), "data: {\"b\":2}\n");
         assert_eq!(scan.feed(Bytes::from_static(b"\n")), "\n");
@@ -176,23 +187,45 @@ mod tests {
     fn the_last_usage_is_found_in_both_vocabularies() {
         let stream: &[u8] = b"data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":9}\"}}],\"usage\":null}\n\n\
             data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"total_tokens\":8}}\n\ndata: [DONE]\n\n";
-        assert_eq!(through(&[stream]).1.usage, Some(Usage { input_tokens: 3, output_tokens: 5 }));
-        assert_eq!(usage(br#"{"usage": {"input_tokens":1,"output_tokens":2}}"#), Some(Usage { input_tokens: 1, output_tokens: 2 }));
+        assert_eq!(
+            through(&[stream]).1.usage,
+            Some(Usage {
+                input_tokens: 3,
+                output_tokens: 5
+            })
+        );
+        assert_eq!(
+            usage(br#"{"usage": {"input_tokens":1,"output_tokens":2}}"#),
+            Some(Usage {
+                input_tokens: 1,
+                output_tokens: 2
+            })
+        );
         assert_eq!(usage(br#"{"usage":null}"#), None);
         assert_eq!(usage(br#"{"usage":{"prompt_tokens":"#), None);
     }
 
     #[test]
     fn reasoning_comes_under_both_names() {
-        for (given, other) in [("reasoning", "reasoning_content"), ("reasoning_content", "reasoning")] {
+        for (given, other) in [
+            ("reasoning", "reasoning_content"),
+            ("reasoning_content", "reasoning"),
+        ] {
             let event = json!({"choices": [{"delta": {given: "so \"2\\\" + 2", "content": "x"}}, {"delta": {given: "ü\n"}}]});
             let line = format!("data: {event}\n\n");
             let (out, _) = through(&[line.as_bytes()]);
             let text = String::from_utf8(out).unwrap();
-            let seen: Value = serde_json::from_str(text.trim().strip_prefix("data: ").unwrap()).unwrap();
+            let seen: Value =
+                serde_json::from_str(text.trim().strip_prefix("data: ").unwrap()).unwrap();
             for at in 0..2 {
-                assert_eq!(seen["choices"][at]["delta"][other], event["choices"][at]["delta"][given]);
-                assert_eq!(seen["choices"][at]["delta"][given], event["choices"][at]["delta"][given]);
+                assert_eq!(
+                    seen["choices"][at]["delta"][other],
+                    event["choices"][at]["delta"][given]
+                );
+                assert_eq!(
+                    seen["choices"][at]["delta"][given],
+                    event["choices"][at]["delta"][given]
+                );
             }
         }
     }

@@ -43,22 +43,32 @@ impl Leaf {
     /// Serves another leaf from now on. The old one stays when this is an error.
     pub fn set(&self, chain_pem: &[u8], key_pem: &[u8]) -> Result<(), Error> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_pem).collect();
-        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(Error::Chain)?;
+        let chain = chain
+            .ok()
+            .filter(|chain| !chain.is_empty())
+            .ok_or(Error::Chain)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_error| Error::Key)?;
-        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(Error::Unfit)?;
+        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+            .map_err(Error::Unfit)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(key));
         Ok(())
     }
 
     /// Whether there is one.
     pub fn is_set(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 }
 
 impl ResolvesServerCert for Leaf {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -69,19 +79,25 @@ pub struct Tls(TlsAcceptor);
 impl Tls {
     /// TLS 1.3 with the leaf as it is at each handshake; HTTP/1.1 is the one protocol offered.
     pub fn new(leaf: Arc<Leaf>) -> Result<Self, Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(Error::Settings)?
-            .with_no_client_auth()
-            .with_cert_resolver(leaf);
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .map_err(Error::Settings)?
+                .with_no_client_auth()
+                .with_cert_resolver(leaf);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(Error::Settings)?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
     /// The encrypted connection, or why there is none.
-    pub async fn accept<I: AsyncRead + AsyncWrite + Unpin>(&self, stream: I) -> io::Result<TlsStream<I>> {
-        timeout(HANDSHAKE_TIMEOUT, self.0.accept(stream)).await.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
+    pub async fn accept<I: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: I,
+    ) -> io::Result<TlsStream<I>> {
+        timeout(HANDSHAKE_TIMEOUT, self.0.accept(stream))
+            .await
+            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 
@@ -99,7 +115,11 @@ mod tests {
     }
 
     fn install(to: &Leaf, from: &rcgen::CertifiedKey<rcgen::KeyPair>) {
-        to.set(from.cert.pem().as_bytes(), from.signing_key.serialize_pem().as_bytes()).unwrap();
+        to.set(
+            from.cert.pem().as_bytes(),
+            from.signing_key.serialize_pem().as_bytes(),
+        )
+        .unwrap();
     }
 
     async fn shake(
@@ -127,8 +147,14 @@ mod tests {
         let slot = Arc::new(Leaf::default());
         install(&slot, &current);
         let tls = Tls::new(slot).unwrap();
-        shake(&tls, &current, &rustls::version::TLS13).await.unwrap();
-        assert!(shake(&tls, &current, &rustls::version::TLS12).await.is_err());
+        shake(&tls, &current, &rustls::version::TLS13)
+            .await
+            .unwrap();
+        assert!(
+            shake(&tls, &current, &rustls::version::TLS12)
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -142,9 +168,18 @@ mod tests {
         install(&slot, &new);
         shake(&tls, &new, &rustls::version::TLS13).await.unwrap();
         let key = old.signing_key.serialize_pem();
-        assert!(matches!(slot.set(b"nonsense", key.as_bytes()), Err(Error::Chain)));
-        assert!(matches!(slot.set(new.cert.pem().as_bytes(), b"nonsense"), Err(Error::Key)));
-        assert!(matches!(slot.set(new.cert.pem().as_bytes(), key.as_bytes()), Err(Error::Unfit(_))));
+        assert!(matches!(
+            slot.set(b"nonsense", key.as_bytes()),
+            Err(Error::Chain)
+        ));
+        assert!(matches!(
+            slot.set(new.cert.pem().as_bytes(), b"nonsense"),
+            Err(Error::Key)
+        ));
+        assert!(matches!(
+            slot.set(new.cert.pem().as_bytes(), key.as_bytes()),
+            Err(Error::Unfit(_))
+        ));
         shake(&tls, &new, &rustls::version::TLS13).await.unwrap();
     }
 }

@@ -162,7 +162,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
     let mut request: Request<'_> = parse(body)?;
     request.model = &host.served_name;
     if request.messages.is_empty() {
-        return Err(Refusal::field("messages", "There must be at least one message."));
+        return Err(Refusal::field(
+            "messages",
+            "There must be at least one message.",
+        ));
     }
     for message in &mut request.messages {
         settle_message(message, host)?;
@@ -172,7 +175,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
     request.n = choices(request.n);
     request.top_logprobs = logprobs(request.top_logprobs);
     // One name for all engines: vLLM and llama.cpp take the old one, transformers both.
-    request.max_tokens = tokens(request.max_completion_tokens.take().or(request.max_tokens), host);
+    request.max_tokens = tokens(
+        request.max_completion_tokens.take().or(request.max_tokens),
+        host,
+    );
     if request.stream != Some(true) {
         // vLLM refuses the options of a stream that is none.
         request.stream_options = None;
@@ -195,9 +201,15 @@ fn settle_message(message: &mut Message<'_>, host: &RouteHost) -> Result<(), Ref
         }
     }
     if message.content.is_none() && message.role != Role::Assistant {
-        return Err(Refusal::field("messages", "Only an assistant's message may be without content."));
+        return Err(Refusal::field(
+            "messages",
+            "Only an assistant's message may be without content.",
+        ));
     }
-    let thought = message.reasoning.take().or(message.reasoning_content.take());
+    let thought = message
+        .reasoning
+        .take()
+        .or(message.reasoning_content.take());
     match host.engine {
         Engine::Vllm => message.reasoning = thought,
         Engine::LlamaCpp => message.reasoning_content = thought,
@@ -207,7 +219,9 @@ fn settle_message(message: &mut Message<'_>, host: &RouteHost) -> Result<(), Ref
 }
 
 fn settle_tools(request: &mut Request<'_>, host: &RouteHost) -> Result<(), Refusal> {
-    if matches!(request.tool_choice, Some(ToolChoice::Mode(ToolMode::None))) && !host.abilities.tools {
+    if matches!(request.tool_choice, Some(ToolChoice::Mode(ToolMode::None)))
+        && !host.abilities.tools
+    {
         request.tools = None;
     }
     if request.tools.as_ref().is_some_and(Vec::is_empty) {
@@ -218,20 +232,33 @@ fn settle_tools(request: &mut Request<'_>, host: &RouteHost) -> Result<(), Refus
         request.parallel_tool_calls = None;
     }
     if request.tools.is_some() && !host.abilities.tools {
-        return Err(Refusal::field("tools", "The model of this session does not use tools."));
+        return Err(Refusal::field(
+            "tools",
+            "The model of this session does not use tools.",
+        ));
     }
     Ok(())
 }
 
 fn settle_format(request: &mut Request<'_>, host: &RouteHost) -> Result<(), Refusal> {
-    let Some(format) = &request.response_format else { return Ok(()) };
+    let Some(format) = &request.response_format else {
+        return Ok(());
+    };
     match (format.r#type, &format.json_schema) {
         (FormatKind::Text, _) => request.response_format = None,
         (FormatKind::JsonSchema, None) => {
-            return Err(Refusal::field("response_format.json_schema", "A json_schema needs its schema."));
+            return Err(Refusal::field(
+                "response_format.json_schema",
+                "A json_schema needs its schema.",
+            ));
         }
-        (FormatKind::JsonObject | FormatKind::JsonSchema, _) if !host.abilities.structured_output => {
-            return Err(Refusal::field("response_format", "The model server of this session cannot be held to a format."));
+        (FormatKind::JsonObject | FormatKind::JsonSchema, _)
+            if !host.abilities.structured_output =>
+        {
+            return Err(Refusal::field(
+                "response_format",
+                "The model server of this session cannot be held to a format.",
+            ));
         }
         (FormatKind::JsonObject | FormatKind::JsonSchema, _) => {}
     }
@@ -243,7 +270,11 @@ fn settle_transformers(request: &mut Request<'_>) -> Result<(), Refusal> {
     unless_default("n", &mut request.n, &1)?;
     unless_default("logprobs", &mut request.logprobs, &false)?;
     unless_default("top_logprobs", &mut request.top_logprobs, &0)?;
-    unless_default("parallel_tool_calls", &mut request.parallel_tool_calls, &true)?;
+    unless_default(
+        "parallel_tool_calls",
+        &mut request.parallel_tool_calls,
+        &true,
+    )?;
     unsupported("reasoning_effort", request.reasoning_effort.take())?;
     match request.tool_choice.take() {
         None | Some(ToolChoice::Mode(ToolMode::Auto)) => {}
@@ -274,26 +305,39 @@ mod tests {
 
     fn asking(extra: Value) -> Value {
         let mut body = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]});
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         body
     }
 
     fn refused_field(engine: Engine, extra: Value) -> String {
         match refused(What::Chat, engine, asking(extra)) {
-            Refusal::Invalid { param: Some(param), .. } => param,
+            Refusal::Invalid {
+                param: Some(param), ..
+            } => param,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn the_model_is_the_one_that_is_served() {
-        assert_eq!(chat(Vllm, json!({})), json!({"model": "served", "messages": [{"role": "user", "content": "hi"}]}));
+        assert_eq!(
+            chat(Vllm, json!({})),
+            json!({"model": "served", "messages": [{"role": "user", "content": "hi"}]})
+        );
     }
 
     #[test]
     fn counts_are_clamped() {
-        let sent = chat(Vllm, json!({"n": 1000, "max_tokens": 1_000_000, "top_logprobs": 99, "logprobs": true}));
-        assert_eq!((&sent["n"], &sent["max_tokens"], &sent["top_logprobs"]), (&json!(8), &json!(4096), &json!(20)));
+        let sent = chat(
+            Vllm,
+            json!({"n": 1000, "max_tokens": 1_000_000, "top_logprobs": 99, "logprobs": true}),
+        );
+        assert_eq!(
+            (&sent["n"], &sent["max_tokens"], &sent["top_logprobs"]),
+            (&json!(8), &json!(4096), &json!(20))
+        );
         let sent = chat(Vllm, json!({"n": 0, "max_completion_tokens": 7}));
         assert_eq!((&sent["n"], &sent["max_tokens"]), (&json!(1), &json!(7)));
         assert_eq!(sent.get("max_completion_tokens"), None);
@@ -301,10 +345,16 @@ mod tests {
 
     #[test]
     fn a_stream_is_known_as_such_and_its_options_go_with_it() {
-        let body = asking(json!({"stream": true, "stream_options": {"include_usage": true}})).to_string();
-        let rebuilt = rebuild(&What::Chat, body.as_bytes(), &host(Vllm)).unwrap().unwrap();
+        let body =
+            asking(json!({"stream": true, "stream_options": {"include_usage": true}})).to_string();
+        let rebuilt = rebuild(&What::Chat, body.as_bytes(), &host(Vllm))
+            .unwrap()
+            .unwrap();
         assert!(rebuilt.stream);
-        assert_eq!(chat(Vllm, json!({"stream_options": {"include_usage": true}})).get("stream_options"), None);
+        assert_eq!(
+            chat(Vllm, json!({"stream_options": {"include_usage": true}})).get("stream_options"),
+            None
+        );
     }
 
     #[test]
@@ -326,7 +376,14 @@ mod tests {
             "temperature": 0.5, "top_p": 1, "stop": ["a", "b"], "seed": 1, "logit_bias": {"5": -100},
         });
         let sent = chat(Vllm, extra.clone());
-        for field in ["messages", "tools", "tool_choice", "stop", "temperature", "seed"] {
+        for field in [
+            "messages",
+            "tools",
+            "tool_choice",
+            "stop",
+            "temperature",
+            "seed",
+        ] {
             assert_eq!(sent[field], extra[field], "{field}");
         }
     }
@@ -335,8 +392,14 @@ mod tests {
     fn the_order_of_a_schemas_properties_is_kept() {
         let body = r#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":
             {"name":"s","schema":{"properties":{"z":{},"a":{}}}}}}"#;
-        let rebuilt = rebuild(&What::Chat, body.as_bytes(), &host(Vllm)).unwrap().unwrap();
-        assert!(String::from_utf8(rebuilt.body).unwrap().contains(r#"{"z":{},"a":{}}"#));
+        let rebuilt = rebuild(&What::Chat, body.as_bytes(), &host(Vllm))
+            .unwrap()
+            .unwrap();
+        assert!(
+            String::from_utf8(rebuilt.body)
+                .unwrap()
+                .contains(r#"{"z":{},"a":{}}"#)
+        );
     }
 
     #[test]
@@ -350,7 +413,11 @@ mod tests {
             json!({"type": "image_embeds", "image_embeds": "AA=="}),
             json!("text"),
         ] {
-            refused(What::Chat, Vllm, json!({"messages": [{"role": "user", "content": [part]}]}));
+            refused(
+                What::Chat,
+                Vllm,
+                json!({"messages": [{"role": "user", "content": [part]}]}),
+            );
         }
     }
 
@@ -360,7 +427,9 @@ mod tests {
         blind.abilities.vision = false;
         let body = json!({"messages": [{"role": "user", "content": [
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]});
-        let refusal = rebuild(&What::Chat, body.to_string().as_bytes(), &blind).unwrap().unwrap_err();
+        let refusal = rebuild(&What::Chat, body.to_string().as_bytes(), &blind)
+            .unwrap()
+            .unwrap_err();
         assert!(matches!(refusal, Refusal::Invalid { .. }));
     }
 
@@ -369,16 +438,31 @@ mod tests {
         for given in ["reasoning", "reasoning_content"] {
             let extra = json!({"messages": [{"role": "assistant", "content": "4", given: "2+2"}]});
             let thought = |engine| chat(engine, extra.clone())["messages"][0].clone();
-            assert_eq!(thought(Vllm), json!({"role": "assistant", "content": "4", "reasoning": "2+2"}));
-            assert_eq!(thought(LlamaCpp), json!({"role": "assistant", "content": "4", "reasoning_content": "2+2"}));
-            assert_eq!(thought(Transformers), json!({"role": "assistant", "content": "4"}));
+            assert_eq!(
+                thought(Vllm),
+                json!({"role": "assistant", "content": "4", "reasoning": "2+2"})
+            );
+            assert_eq!(
+                thought(LlamaCpp),
+                json!({"role": "assistant", "content": "4", "reasoning_content": "2+2"})
+            );
+            assert_eq!(
+                thought(Transformers),
+                json!({"role": "assistant", "content": "4"})
+            );
         }
     }
 
     #[test]
     fn the_repetition_penalty_has_the_engines_name() {
-        assert_eq!(chat(LlamaCpp, json!({"repetition_penalty": 1.1}))["repeat_penalty"], 1.1);
-        assert_eq!(chat(Vllm, json!({"repeat_penalty": 1.1}))["repetition_penalty"], 1.1);
+        assert_eq!(
+            chat(LlamaCpp, json!({"repetition_penalty": 1.1}))["repeat_penalty"],
+            1.1
+        );
+        assert_eq!(
+            chat(Vllm, json!({"repeat_penalty": 1.1}))["repetition_penalty"],
+            1.1
+        );
     }
 
     #[test]
@@ -387,14 +471,23 @@ mod tests {
         let tool = json!([{"type": "function", "function": {"name": "f"}}]);
         for (extra, field) in [
             (json!({"response_format": schema}), "response_format"),
-            (json!({"response_format": {"type": "json_object"}}), "response_format"),
+            (
+                json!({"response_format": {"type": "json_object"}}),
+                "response_format",
+            ),
             (json!({"n": 2}), "n"),
             (json!({"logprobs": true}), "logprobs"),
             (json!({"presence_penalty": 0.5}), "presence_penalty"),
             (json!({"top_k": 5}), "top_k"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),
-            (json!({"tools": tool, "tool_choice": "required"}), "tool_choice"),
-            (json!({"tools": tool, "parallel_tool_calls": false}), "parallel_tool_calls"),
+            (
+                json!({"tools": tool, "tool_choice": "required"}),
+                "tool_choice",
+            ),
+            (
+                json!({"tools": tool, "parallel_tool_calls": false}),
+                "parallel_tool_calls",
+            ),
         ] {
             assert_eq!(refused_field(Transformers, extra), field);
         }
@@ -413,7 +506,11 @@ mod tests {
     fn limits_on_lists_hold() {
         assert_eq!(refused_field(Vllm, json!({"messages": []})), "messages");
         assert_eq!(refused_field(Vllm, json!({"stop": vec!["x"; 17]})), "stop");
-        let bias: serde_json::Map<String, Value> = (0..1025).map(|i| (i.to_string(), json!(1))).collect();
-        assert_eq!(refused_field(Vllm, json!({"logit_bias": bias})), "logit_bias");
+        let bias: serde_json::Map<String, Value> =
+            (0..1025).map(|i| (i.to_string(), json!(1))).collect();
+        assert_eq!(
+            refused_field(Vllm, json!({"logit_bias": bias})),
+            "logit_bias"
+        );
     }
 }

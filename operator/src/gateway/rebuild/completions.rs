@@ -68,7 +68,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
     let mut request: Request<'_> = parse(body)?;
     request.model = &host.served_name;
     if !(1..=PROMPTS).contains(&request.prompt.count()) {
-        return Err(Refusal::field("prompt", format!("Between one and {PROMPTS} prompts.")));
+        return Err(Refusal::field(
+            "prompt",
+            format!("Between one and {PROMPTS} prompts."),
+        ));
     }
     request.sampling.settle(host)?;
     stop(request.stop.as_ref())?;
@@ -89,7 +92,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
 /// What `transformers serve` (5.23) ignores here.
 fn settle_transformers(request: &mut Request<'_>) -> Result<(), Refusal> {
     if !matches!(request.prompt, Prompt::Text(_)) {
-        return Err(Refusal::field("prompt", "The model server of this session takes one prompt, as text."));
+        return Err(Refusal::field(
+            "prompt",
+            "The model server of this session takes one prompt, as text.",
+        ));
     }
     unless_default("n", &mut request.n, &1)?;
     unless_default("best_of", &mut request.best_of, &1)?;
@@ -110,25 +116,48 @@ mod tests {
 
     #[test]
     fn every_form_of_prompt_goes_through() {
-        for prompt in [json!("a"), json!(["a", "b"]), json!([1, 2, 3]), json!([[1, 2], [3]])] {
-            assert_eq!(accepted(Completions, Vllm, json!({"prompt": prompt}))["prompt"], prompt);
+        for prompt in [
+            json!("a"),
+            json!(["a", "b"]),
+            json!([1, 2, 3]),
+            json!([[1, 2], [3]]),
+        ] {
+            assert_eq!(
+                accepted(Completions, Vllm, json!({"prompt": prompt}))["prompt"],
+                prompt
+            );
         }
     }
 
     #[test]
     fn counts_are_clamped_and_prompts_are_counted() {
-        let sent = accepted(Completions, Vllm, json!({"prompt": "a", "n": 99, "best_of": 99, "logprobs": 99, "max_tokens": 99999}));
-        assert_eq!(sent, json!({"model": "served", "prompt": "a", "n": 8, "best_of": 8, "logprobs": 20, "max_tokens": 4096}));
+        let sent = accepted(
+            Completions,
+            Vllm,
+            json!({"prompt": "a", "n": 99, "best_of": 99, "logprobs": 99, "max_tokens": 99999}),
+        );
+        assert_eq!(
+            sent,
+            json!({"model": "served", "prompt": "a", "n": 8, "best_of": 8, "logprobs": 20, "max_tokens": 4096})
+        );
         refused(Completions, Vllm, json!({"prompt": vec!["a"; 33]}));
         refused(Completions, Vllm, json!({"prompt": []}));
         refused(Completions, Vllm, json!({"prompt": [-1]}));
-        refused(Completions, Vllm, json!({"prompt": {"prompt_embeds": "AA=="}}));
+        refused(
+            Completions,
+            Vllm,
+            json!({"prompt": {"prompt_embeds": "AA=="}}),
+        );
         refused(Completions, Vllm, json!({}));
     }
 
     #[test]
     fn what_transformers_would_ignore_is_refused() {
-        for body in [json!({"prompt": ["a", "b"]}), json!({"prompt": "a", "echo": true}), json!({"prompt": "a", "logprobs": 1})] {
+        for body in [
+            json!({"prompt": ["a", "b"]}),
+            json!({"prompt": "a", "echo": true}),
+            json!({"prompt": "a", "logprobs": 1}),
+        ] {
             refused(Completions, Transformers, body);
         }
     }

@@ -102,17 +102,28 @@ pub(super) enum Detail {
 /// Admits an image that lies in the request itself. An engine would fetch an http address from within the pod, or open a path there.
 pub(super) fn image(url: &str, param: &str, host: &RouteHost) -> Result<(), Refusal> {
     if !host.abilities.vision {
-        return Err(Refusal::field(param, "The model of this session does not see images."));
+        return Err(Refusal::field(
+            param,
+            "The model of this session does not see images.",
+        ));
     }
-    let data = ["png", "jpeg", "webp", "gif"]
-        .iter()
-        .find_map(|kind| url.strip_prefix("data:image/")?.strip_prefix(kind)?.strip_prefix(";base64,"));
-    let is_base64 = |data: &str| !data.is_empty() && data.bytes().all(|c| c.is_ascii_alphanumeric() || b"+/=".contains(&c));
+    let data = ["png", "jpeg", "webp", "gif"].iter().find_map(|kind| {
+        url.strip_prefix("data:image/")?
+            .strip_prefix(kind)?
+            .strip_prefix(";base64,")
+    });
+    let is_base64 = |data: &str| {
+        !data.is_empty()
+            && data
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"+/=".contains(&c))
+    };
     match data {
         Some(data) if is_base64(data) => Ok(()),
-        Some(_) | None => {
-            Err(Refusal::field(param, "An image must be given as data:image/png, jpeg, webp or gif, in base64."))
-        }
+        Some(_) | None => Err(Refusal::field(
+            param,
+            "An image must be given as data:image/png, jpeg, webp or gif, in base64.",
+        )),
     }
 }
 
@@ -174,7 +185,10 @@ mod tests {
     #[test]
     fn only_images_within_the_request_are_admitted() {
         for kind in ["png", "jpeg", "webp", "gif"] {
-            assert!(admitted(&format!("data:image/{kind};base64,iVBORw0KGgo=")), "{kind}");
+            assert!(
+                admitted(&format!("data:image/{kind};base64,iVBORw0KGgo=")),
+                "{kind}"
+            );
         }
         for url in [
             "",

@@ -36,7 +36,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
     let mut request: Request<'_> = parse(body)?;
     request.model = &host.served_name;
     if !(1..=INPUTS).contains(&request.input.count()) {
-        return Err(Refusal::field("input", format!("Between one and {INPUTS} inputs.")));
+        return Err(Refusal::field(
+            "input",
+            format!("Between one and {INPUTS} inputs."),
+        ));
     }
     Ok(write("/v1/embeddings", false, &request))
 }
@@ -51,9 +54,20 @@ mod tests {
 
     #[test]
     fn embeddings_go_through_and_cannot_stream() {
-        let sent = accepted(Embeddings, Vllm, json!({"input": ["a"], "encoding_format": "base64", "dimensions": 8, "stream": true}));
-        assert_eq!(sent, json!({"model": "served", "input": ["a"], "encoding_format": "base64", "dimensions": 8}));
+        let sent = accepted(
+            Embeddings,
+            Vllm,
+            json!({"input": ["a"], "encoding_format": "base64", "dimensions": 8, "stream": true}),
+        );
+        assert_eq!(
+            sent,
+            json!({"model": "served", "input": ["a"], "encoding_format": "base64", "dimensions": 8})
+        );
         refused(Embeddings, Vllm, json!({"input": vec!["a"; 2049]}));
-        refused(Embeddings, Vllm, json!({"input": "a", "encoding_format": "pickle"}));
+        refused(
+            Embeddings,
+            Vllm,
+            json!({"input": "a", "encoding_format": "pickle"}),
+        );
     }
 }

@@ -203,7 +203,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
     let mut request: Request<'_> = parse(body)?;
     request.model = &host.served_name;
     unless_kept("background", request.background == Some(true))?;
-    unless_kept("previous_response_id", request.previous_response_id.is_some())?;
+    unless_kept(
+        "previous_response_id",
+        request.previous_response_id.is_some(),
+    )?;
     if let Content::Parts(items) = &request.input {
         items.iter().try_for_each(|item| check_item(item, host))?;
     }
@@ -214,13 +217,19 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
         request.tool_choice = None;
         request.parallel_tool_calls = None;
     } else if !host.abilities.tools {
-        return Err(Refusal::field("tools", "The model of this session does not use tools."));
+        return Err(Refusal::field(
+            "tools",
+            "The model of this session does not use tools.",
+        ));
     }
     let format = request.text.as_ref().and_then(|text| text.format.as_ref());
     if format.is_none_or(|format| format.r#type == FormatKind::Text) {
         request.text = None;
     } else if !host.abilities.structured_output {
-        return Err(Refusal::field("text.format", "The model server of this session cannot be held to a format."));
+        return Err(Refusal::field(
+            "text.format",
+            "The model server of this session cannot be held to a format.",
+        ));
     }
     if host.engine == Engine::Transformers {
         settle_transformers(&mut request)?;
@@ -231,7 +240,10 @@ pub(super) fn rebuild(body: &[u8], host: &RouteHost) -> Result<Rebuilt, Refusal>
 
 fn unless_kept(field: &str, asked: bool) -> Result<(), Refusal> {
     if asked {
-        return Err(Refusal::field(field, format!("Nothing is kept between requests, so `{field}` cannot work.")));
+        return Err(Refusal::field(
+            field,
+            format!("Nothing is kept between requests, so `{field}` cannot work."),
+        ));
     }
     Ok(())
 }
@@ -242,7 +254,11 @@ fn check_item(item: &Item<'_>, host: &RouteHost) -> Result<(), Refusal> {
     }
     if let Some(Content::Parts(parts)) = &item.content {
         for part in parts {
-            if let Part::InputImage { image_url, detail: _ } = part {
+            if let Part::InputImage {
+                image_url,
+                detail: _,
+            } = part
+            {
                 image(&image_url.0, "input", host)?;
             }
         }
@@ -259,7 +275,9 @@ fn settle_transformers(request: &mut Request<'_>) -> Result<(), Refusal> {
             request.tools = None;
             Ok(())
         }
-        Some(choice @ (ToolChoice::Mode(ToolMode::Required) | ToolChoice::One { .. })) => unsupported("tool_choice", Some(choice)),
+        Some(choice @ (ToolChoice::Mode(ToolMode::Required) | ToolChoice::One { .. })) => {
+            unsupported("tool_choice", Some(choice))
+        }
     }
 }
 
@@ -281,10 +299,17 @@ mod tests {
             {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "1", "output": "42"},
         ]);
-        let sent = accepted(Responses, Vllm, json!({"input": input, "store": true, "max_output_tokens": 99999, "include": ["x"]}));
+        let sent = accepted(
+            Responses,
+            Vllm,
+            json!({"input": input, "store": true, "max_output_tokens": 99999, "include": ["x"]}),
+        );
         let mut expected = input.clone();
         expected[0]["type"] = json!("message");
-        assert_eq!(sent, json!({"model": "served", "store": false, "max_output_tokens": 4096, "input": expected}));
+        assert_eq!(
+            sent,
+            json!({"model": "served", "store": false, "max_output_tokens": 4096, "input": expected})
+        );
     }
 
     #[test]
@@ -302,13 +327,25 @@ mod tests {
         ] {
             refused(Responses, Vllm, body);
         }
-        accepted(Responses, Vllm, json!({"input": "a", "background": false, "previous_response_id": null}));
+        accepted(
+            Responses,
+            Vllm,
+            json!({"input": "a", "background": false, "previous_response_id": null}),
+        );
     }
 
     #[test]
     fn what_transformers_would_ignore_is_refused() {
         let tool = json!([{"type": "function", "name": "f"}]);
-        refused(Responses, Transformers, json!({"input": "a", "tools": tool, "tool_choice": "required"}));
-        refused(Responses, Transformers, json!({"input": "a", "text": {"format": {"type": "json_object"}}}));
+        refused(
+            Responses,
+            Transformers,
+            json!({"input": "a", "tools": tool, "tool_choice": "required"}),
+        );
+        refused(
+            Responses,
+            Transformers,
+            json!({"input": "a", "text": {"format": {"type": "json_object"}}}),
+        );
     }
 }

@@ -67,11 +67,21 @@ pub(super) struct StreamOptions {
 impl Sampling {
     /// Brings them within bounds and into the engine's words.
     pub fn settle(&mut self, host: &RouteHost) -> Result<(), Refusal> {
-        if self.logit_bias.as_ref().is_some_and(|bias| bias.len() > BIASES) {
-            return Err(Refusal::field("logit_bias", format!("At most {BIASES} entries.")));
+        if self
+            .logit_bias
+            .as_ref()
+            .is_some_and(|bias| bias.len() > BIASES)
+        {
+            return Err(Refusal::field(
+                "logit_bias",
+                format!("At most {BIASES} entries."),
+            ));
         }
         self.min_tokens = self.min_tokens.map(|n| n.min(host.max_model_len));
-        let repetition = self.repetition_penalty.take().or(self.repeat_penalty.take());
+        let repetition = self
+            .repetition_penalty
+            .take()
+            .or(self.repeat_penalty.take());
         match host.engine {
             Engine::Vllm => self.repetition_penalty = repetition,
             Engine::LlamaCpp => self.repeat_penalty = repetition,
@@ -91,12 +101,21 @@ impl Sampling {
 pub(super) fn unsupported<T>(field: &str, value: Option<T>) -> Result<(), Refusal> {
     match value {
         None => Ok(()),
-        Some(_) => Err(Refusal::field(field, format!("The model of this session is served by transformers, which ignores `{field}`."))),
+        Some(_) => Err(Refusal::field(
+            field,
+            format!(
+                "The model of this session is served by transformers, which ignores `{field}`."
+            ),
+        )),
     }
 }
 
 /// As [`unsupported`], but a value that asks for what happens anyway is dropped.
-pub(super) fn unless_default<T: PartialEq>(field: &str, value: &mut Option<T>, default: &T) -> Result<(), Refusal> {
+pub(super) fn unless_default<T: PartialEq>(
+    field: &str,
+    value: &mut Option<T>,
+    default: &T,
+) -> Result<(), Refusal> {
     match value.take() {
         Some(value) if value != *default => unsupported(field, Some(value)),
         Some(_) | None => Ok(()),
@@ -121,7 +140,10 @@ pub(super) fn tokens(n: Option<u32>, host: &RouteHost) -> Option<u32> {
 /// `stop`.
 pub(super) fn stop(stop: Option<&Stop<'_>>) -> Result<(), Refusal> {
     match stop {
-        Some(Stop::Many(stops)) if stops.len() > STOPS => Err(Refusal::field("stop", format!("At most {STOPS} sequences."))),
+        Some(Stop::Many(stops)) if stops.len() > STOPS => Err(Refusal::field(
+            "stop",
+            format!("At most {STOPS} sequences."),
+        )),
         Some(_) | None => Ok(()),
     }
 }
