@@ -7,10 +7,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::OnceCell;
 
+mod keeper;
+mod machine;
+mod namespace;
+mod network;
 mod none;
+mod process;
+mod relay;
+pub mod trial;
+
+pub use machine::Machine;
 
 /// How far a machine is separated from the one that runs the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -54,6 +62,9 @@ pub struct Image {
     pub python: bool,
     /// Whether curl is there.
     pub curl: bool,
+    /// Whether its `apt-get` can install what of these it does not ship: a stand-in that puts them back. Otherwise the
+    /// system's own is there, and reaches no mirror.
+    pub mirror: bool,
     /// Bytes of `/dev/shm`.
     pub shm: u64,
 }
@@ -67,6 +78,7 @@ impl Default for Image {
             sshd: true,
             python: true,
             curl: true,
+            mirror: true,
             shm: 64 << 20,
         }
     }
@@ -81,8 +93,11 @@ pub struct HostSpec {
     pub image: Image,
     /// The start command as the container runtime would exec it, entrypoint included; looked up on the image's PATH.
     pub argv: Vec<String>,
-    /// PID 1's environment, all of it. PATH and HOME are added where they are missing; `Process` adds what
-    /// [`Hosts::start`] says.
+    /// PID 1's environment, all of it. HOME is added where it is missing, and PATH gets the image's folders.
+    ///
+    /// `Process` overrides what would be shared there: HOME, TMPDIR, `SRCHAT_ROOT` and `SRCHAT_MEMORY` become folders
+    /// of this machine alone, `SRCHAT_SSH_LISTEN` says where sshd must listen, and `SRCHAT_ONE_USER=1` that no users
+    /// may be made and nothing of the system's touched.
     pub env: BTreeMap<String, String>,
     /// Loopback addresses outside that must answer at the same address inside. Nothing else outside can be reached.
     pub reach: Vec<SocketAddr>,
@@ -91,10 +106,8 @@ pub struct HostSpec {
 /// How PID 1 of a machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It returned this code.
+    /// It returned this code; 128 and a signal's number when one ended it.
     Code(i32),
-    /// A signal ended it.
-    Signal(i32),
     /// The machine was killed from here.
     Killed,
 }
@@ -115,60 +128,22 @@ pub enum Error {
     },
 }
 
-/// A running machine. Dropping it ends it too, without waiting until it has ended.
-#[derive(Debug)]
-pub struct Machine {
-    isolation: Isolation,
-    ssh: SocketAddr,
-    /// PID 1's stdout and stderr, line by line; ends when nothing inside holds them any more.
-    pub output: mpsc::UnboundedReceiver<String>,
-    exit: watch::Receiver<Option<Exit>>,
-    end: Option<CancellationToken>,
-}
-
-impl Machine {
-    /// How it is separated.
-    #[must_use]
-    pub fn isolation(&self) -> Isolation {
-        self.isolation
-    }
-
-    /// Where the pod's port 22 is mapped to: a loopback address, stable for the life of this machine. The port accepts
-    /// (and closes at once) also while nothing listens inside, as RunPod's mapping does.
-    #[must_use]
-    pub fn ssh_address(&self) -> SocketAddr {
-        self.ssh
-    }
-
-    /// Waits until PID 1 has ended and all of the machine with it, and says how.
-    pub async fn wait(&self) -> Exit {
-        let mut exit = self.exit.clone();
-        // A sender that is gone without a word was ended together with its runtime.
-        let seen = exit
-            .wait_for(Option::is_some)
-            .await
-            .map_or(None, |seen| *seen);
-        seen.unwrap_or(Exit::Killed)
-    }
-
-    /// Ends the machine: when this returns, no process, mount, namespace or folder of it is left.
-    pub async fn kill(&self) {
-        if let Some(end) = &self.end {
-            end.cancel();
+impl Error {
+    fn start(pod: &str, why: String) -> Self {
+        Self::Start {
+            pod: pod.to_owned(),
+            why: why.trim().to_owned(),
         }
-        self.wait().await;
-    }
-
-    /// Whether a port on which something listens inside can be reached from outside past SSH. `None` where that says
-    /// nothing: nothing listens there inside, or loopback is shared.
-    pub async fn port_reachable(&self, _port: u16) -> Option<bool> {
-        None
     }
 }
 
 /// The maker of machines.
 #[derive(Clone, Debug)]
 pub enum Hosts {
+    /// See [`Isolation::Namespace`].
+    Namespace,
+    /// See [`Isolation::Process`].
+    Process,
     /// See [`Isolation::None`].
     None,
 }
@@ -178,16 +153,47 @@ impl Hosts {
     #[must_use]
     pub fn isolation(&self) -> Isolation {
         match self {
+            Self::Namespace => Isolation::Namespace,
+            Self::Process => Isolation::Process,
             Self::None => Isolation::None,
         }
+    }
+
+    /// The most that can be had here. Each way is tried once in a process, the whole recipe, and not asked again.
+    ///
+    /// # Errors
+    /// When not even [`Hosts::Process`] works; says why, for each.
+    pub async fn real() -> Result<Self, Error> {
+        static FOUND: OnceCell<Hosts> = OnceCell::const_new();
+        let search = async {
+            let mut reasons = Vec::new();
+            for hosts in [Self::Namespace, Self::Process] {
+                match hosts.works().await {
+                    Ok(()) => return Ok(hosts),
+                    Err(why) => reasons.push(format!("{}: {why}", hosts.isolation())),
+                }
+            }
+            Err(Error::Unavailable(reasons.join("; ")))
+        };
+        FOUND.get_or_try_init(|| search).await.cloned()
+    }
+
+    /// Tries it: a machine with a real sshd, and users of its own where it claims them.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub async fn works(&self) -> Result<(), Error> {
+        trial::of(self).await
     }
 
     /// Starts one container.
     ///
     /// # Errors
     /// Says what is missing, or what the recipe wrote.
-    pub async fn start(&self, _spec: HostSpec) -> Result<Machine, Error> {
+    pub async fn start(&self, spec: HostSpec) -> Result<Machine, Error> {
         match self {
+            Self::Namespace => namespace::start(spec).await,
+            Self::Process => process::start(spec).await,
             Self::None => Ok(none::start()),
         }
     }

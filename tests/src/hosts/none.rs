@@ -1,6 +1,6 @@
 //! A machine in which nothing runs: for tests that are about the provider's API alone.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Isolation, Machine};
 
 /// "tcpmux": nobody runs it, so whoever connects is refused.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 pub(super) fn start() -> Machine {
     let (says, output) = mpsc::unbounded_channel();
@@ -20,11 +20,5 @@ pub(super) fn start() -> Machine {
         drop(says);
         exited.send_replace(Some(Exit::Killed));
     });
-    Machine {
-        isolation: Isolation::None,
-        ssh: NOBODY,
-        output,
-        exit,
-        end: end.into(),
-    }
+    Machine::of_task(Isolation::None, NOBODY, end, output, exit)
 }
