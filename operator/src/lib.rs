@@ -8,5 +8,6 @@ pub mod metrics;
 pub mod plan;
 pub mod provider;
 pub mod route;
+pub mod session;
 pub mod ssh;
 pub mod telemetry;

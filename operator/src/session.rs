@@ -1,0 +1,5 @@
+//! The ChatSession controller.
+
+pub mod decide;
+pub mod ledger;
+pub mod observe;

@@ -1,0 +1,466 @@
+//! What was seen goes into the ledger before anything is done about it: replicas, gaps, pods found, pods lost, pods that failed.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow::{Break, Continue};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use srchat_crds::Dollars;
+
+use crate::plan::OfferKey;
+use crate::provider::PodStatus;
+
+use super::super::ledger::{Attempt, Change, Doom, LeftOut, PROOF_INTERVAL, PodRecord, QUIET, Why};
+use super::super::observe::{BootSaid, EngineSeen, Found, Gap, List, SeenPod, Trouble};
+use super::{Action, Decision, Look, Or, RETRY, Verdict, View};
+
+/// How long an offer whose pod cost more than it said is left out.
+const DRIFT_PAUSE: Duration = Duration::from_secs(3600);
+/// How long an offer whose pod failed to start is left out: the same machine is often the next one given.
+const FAILED_PAUSE: Duration = Duration::from_secs(600);
+/// A served host that was silent for so long has cleared itself (`host.md`, watchdog): 15 minutes, and one for the clocks.
+const OUT_OF_CONTACT: Duration = Duration::from_secs(16 * 60);
+
+/// Notes the first thing that the ledger does not know yet.
+pub(super) fn keep(view: &View<'_>) -> Or {
+    replicas(view)?;
+    gap(view)?;
+    if let Some(list) = &view.seen.pods.list {
+        account(view, list)?;
+        found(view, list)?;
+        alive(view, list)?;
+    }
+    sentence(view)?;
+    lost(view)
+}
+
+fn note(view: &View<'_>, change: Change) -> Decision {
+    let verdict = if view.wanted() {
+        Verdict::Booting
+    } else {
+        Verdict::Entering
+    };
+    Decision::act(Action::Note(change), verdict)
+}
+
+/// A run starts when `replicas` is seen at 1 after not having been; what it rented must go when it is seen at 0.
+fn replicas(view: &View<'_>) -> Or {
+    let session = &view.seen.session;
+    if !session.deleting && session.replicas != view.ledger.run.replicas {
+        return Break(note(
+            view,
+            Change::Replicas {
+                replicas: session.replicas,
+                at: view.now(),
+            },
+        ));
+    }
+    Continue(())
+}
+
+/// S14: after a gap in the Lease, an open run without a live pod is not trusted to know that it never had one.
+fn gap(view: &View<'_>) -> Or {
+    let Some(Gap { from, until }) = view.seen.house.gap else {
+        return Continue(());
+    };
+    if view.ledger.gap.is_some_and(|checked| checked >= until) || view.seen.session.deleting {
+        return Continue(());
+    }
+    let old = view.seen.session.created < from && view.ledger.made < until;
+    let open = view.wanted() && view.ledger.run.since < until;
+    let latch = if old && open && view.ledger.current().is_none() {
+        // Its pod may be one that the restored ledger forgot: that is found and ended, never adopted by a run that ended.
+        true
+    } else if old && open {
+        match view.list_after(until) {
+            Err(decision) if decision.look.is_some() => return Break(decision),
+            // What is served goes on being visited meanwhile; nothing can be rented before this is settled.
+            Err(_) => return Continue(()),
+            Ok(list) => !list.pods.iter().any(|pod| alive_there(pod.status)),
+        }
+    } else {
+        false
+    };
+    Break(note(
+        view,
+        Change::Gap {
+            until,
+            latch,
+            at: view.now(),
+        },
+    ))
+}
+
+/// A key that sees a pod may speak of that pod's absence later on.
+fn account(view: &View<'_>, list: &List) -> Or {
+    let unseen = |pod: &&PodRecord| {
+        !pod.accounts.contains(&list.account) && view.seen.listed(&pod.id).is_some()
+    };
+    if let Some(pod) = view.ledger.pods.iter().find(unseen) {
+        return Break(note(
+            view,
+            Change::Account {
+                pod: pod.id.clone(),
+                account: list.account.clone(),
+            },
+        ));
+    }
+    Continue(())
+}
+
+/// Pods of ours that the ledger does not hold: of an open attempt the oldest is adopted, every other one must go.
+fn found(view: &View<'_>, list: &List) -> Or {
+    let unknown = list
+        .pods
+        .iter()
+        .find(|pod| view.ledger.pod(&pod.id).is_none());
+    let Some(pod) = unknown else {
+        return Continue(());
+    };
+    let attempt = pod.attempt.and_then(|number| view.ledger.attempt(number));
+    let change = match attempt {
+        Some(attempt) if attempt.open() && attempt.offer.is_some() => Change::Rented {
+            pod: Box::new(adopted(attempt, pod, list)),
+        },
+        Some(_) => Change::Found {
+            pod: Box::new(stray(view, pod, list, Why::Duplicate)),
+        },
+        None => Change::Found {
+            pod: Box::new(stray(view, pod, list, Why::Stray)),
+        },
+    };
+    Break(note(view, change))
+}
+
+fn adopted(attempt: &Attempt, pod: &SeenPod, list: &List) -> PodRecord {
+    PodRecord {
+        id: pod.id.clone(),
+        attempt: attempt.number,
+        run: attempt.run,
+        created: pod.created.unwrap_or(attempt.intent),
+        hourly: pod
+            .cost
+            .filter(|cost| *cost > Dollars::ZERO)
+            .unwrap_or(attempt.hourly),
+        data_center: pod.data_center.clone(),
+        pin: None,
+        served: None,
+        host_deadline: attempt.host_deadline,
+        accounts: BTreeSet::from([attempt.account.clone(), list.account.clone()]),
+        missing: None,
+        // Ended before anybody knew of it: nothing to wait for.
+        doom: dead(pod.status).then(|| Doom {
+            at: list.began,
+            why: Why::Failed,
+            detail: String::new(),
+        }),
+        wipe: None,
+        deleted: None,
+        deleted_last: None,
+        proofs: Vec::new(),
+        gone: None,
+    }
+}
+
+fn stray(view: &View<'_>, pod: &SeenPod, list: &List, why: Why) -> PodRecord {
+    PodRecord {
+        id: pod.id.clone(),
+        attempt: pod.attempt.unwrap_or_default(),
+        run: view.ledger.run.number,
+        created: pod.created.unwrap_or(list.began),
+        hourly: pod.cost.unwrap_or_default(),
+        data_center: pod.data_center.clone(),
+        pin: None,
+        served: None,
+        host_deadline: view.now(),
+        accounts: BTreeSet::from([list.account.clone()]),
+        missing: None,
+        doom: Some(Doom {
+            at: view.now(),
+            why,
+            detail: String::new(),
+        }),
+        wipe: None,
+        deleted: None,
+        deleted_last: None,
+        proofs: Vec::new(),
+        gone: None,
+    }
+}
+
+/// A pod that was believed absent and is there after all: every proof is void, and it is ended again.
+fn alive(view: &View<'_>, list: &List) -> Or {
+    for record in &view.ledger.pods {
+        let believed = record
+            .gone
+            .map(|gone| gone.at)
+            .or(record.proofs.last().copied());
+        let seen = view.seen.listed(&record.id);
+        let Some(seen) = seen.filter(|seen| alive_there(seen.status)) else {
+            continue;
+        };
+        if believed.is_some_and(|believed| list.began > believed) && !view.abandoned(record, seen) {
+            return Break(note(
+                view,
+                Change::Alive {
+                    pod: record.id.clone(),
+                },
+            ));
+        }
+        if record.missing.is_some_and(|missing| list.began > missing) {
+            return Break(note(
+                view,
+                Change::Missing {
+                    pod: record.id.clone(),
+                    since: None,
+                },
+            ));
+        }
+    }
+    Continue(())
+}
+
+/// The current pod must go when its session does, when it failed, or when it is not what was rented.
+fn sentence(view: &View<'_>) -> Or {
+    let Some(record) = view.ledger.current() else {
+        return Continue(());
+    };
+    let doomed = |why, detail: String, pause: Option<Duration>| {
+        let left_out = pause.and_then(|pause| left_out(view, record, pause));
+        let doom = Doom {
+            at: view.now(),
+            why,
+            detail,
+        };
+        Break(note(
+            view,
+            Change::Doomed {
+                pod: record.id.clone(),
+                doom,
+                left_out,
+            },
+        ))
+    };
+    if view.seen.session.deleting {
+        return doomed(Why::Deleted, String::new(), None);
+    }
+    if let Some(ended) = view.ledger.run.ended {
+        return doomed(Why::Limit(ended.reason), String::new(), None);
+    }
+    if view.ledger.run.replicas == 0 || record.run != view.ledger.run.number {
+        return doomed(Why::Paused, String::new(), None);
+    }
+    if let Some(seen) = view.seen.listed(&record.id) {
+        if dead(seen.status) {
+            return doomed(
+                Why::Failed,
+                format!("RunPod says {:?}", seen.status),
+                Some(FAILED_PAUSE),
+            );
+        }
+        if let Some(cost) = seen.cost.filter(|cost| drifted(view, record, *cost)) {
+            return doomed(
+                Why::PriceDrift,
+                format!("it costs ${cost} an hour"),
+                Some(DRIFT_PAUSE),
+            );
+        }
+    }
+    if let Some((why, detail)) = boot_trouble(view, record).or_else(|| host_trouble(view, record)) {
+        return doomed(why, detail, Some(FAILED_PAUSE));
+    }
+    if record.served.is_none() && view.now() >= view.startup_deadline(record) {
+        return doomed(Why::StartupTimeout, String::new(), Some(FAILED_PAUSE));
+    }
+    Continue(())
+}
+
+/// S12: above the cap, or above its offer by more than rounding.
+fn drifted(view: &View<'_>, record: &PodRecord, cost: Dollars) -> bool {
+    let offered = view
+        .ledger
+        .attempt(record.attempt)
+        .map_or(record.hourly, |attempt| attempt.hourly);
+    cost > view.seen.session.limits.hourly || cost > offered.percent(102) + Dollars::cents(1)
+}
+
+fn boot_trouble(view: &View<'_>, record: &PodRecord) -> Option<(Why, String)> {
+    let boot = view
+        .seen
+        .boot
+        .as_ref()
+        .filter(|boot| boot.pod == record.id)?;
+    match (&boot.said, &record.pin) {
+        (BootSaid::Failed(detail), None) => Some((Why::BootFailed, detail.clone())),
+        (BootSaid::Host(id, _), Some(pin)) if *id != pin.boot => {
+            Some((Why::HostRestarted, String::new()))
+        }
+        // After the pin a boot that fails is a container that was started again.
+        (BootSaid::Failed(detail), Some(_)) => Some((Why::HostRestarted, detail.clone())),
+        (BootSaid::Host(..) | BootSaid::Silent | BootSaid::Unread(_), _) => None,
+    }
+}
+
+fn host_trouble(view: &View<'_>, record: &PodRecord) -> Option<(Why, String)> {
+    let host = view
+        .seen
+        .host
+        .as_ref()
+        .filter(|host| host.pod == record.id)?;
+    match &host.found {
+        Ok(visit) => match &visit.engine {
+            EngineSeen::Failed { memory: true, said } => Some((Why::OutOfMemory, said.clone())),
+            EngineSeen::Failed {
+                memory: false,
+                said,
+            } => Some((Why::EngineFailed, said.clone())),
+            EngineSeen::Absent | EngineSeen::Starting { .. } | EngineSeen::Healthy { .. } => None,
+        },
+        // Condemned only once its log, read after the mismatch, has no line that explains the key.
+        Err(Trouble::WrongKey) => {
+            let boot = view
+                .seen
+                .boot
+                .as_ref()
+                .filter(|boot| boot.pod == record.id && boot.at > host.at)?;
+            match &boot.said {
+                BootSaid::Unread(_) => None,
+                BootSaid::Silent | BootSaid::Host(..) | BootSaid::Failed(_) => {
+                    Some((Why::KeyMismatch, String::new()))
+                }
+            }
+        }
+        Err(Trouble::Unreachable(_))
+            if record.served.is_some() && view.now() >= host.silent_since + OUT_OF_CONTACT =>
+        {
+            Some((Why::OutOfContact, String::new()))
+        }
+        Err(Trouble::Unreachable(_)) => None,
+    }
+}
+
+/// S7: lost only after two complete lists that should have it, and a 404 or an ended record for itself.
+fn lost(view: &View<'_>) -> Or {
+    let Some(record) = view.current() else {
+        return Continue(());
+    };
+    let Some(list) = view
+        .seen
+        .pods
+        .list
+        .as_ref()
+        .filter(|list| list.began > record.created + QUIET)
+    else {
+        return Continue(());
+    };
+    if view.seen.listed(&record.id).is_some() || !view.may_speak(&list.account, &record.accounts) {
+        return Continue(());
+    }
+    let Some(missing) = record.missing else {
+        return Break(note(
+            view,
+            Change::Missing {
+                pod: record.id.clone(),
+                since: Some(list.began),
+            },
+        ));
+    };
+    if list.began < missing + PROOF_INTERVAL {
+        return Continue(());
+    }
+    let glance = view
+        .seen
+        .glance
+        .as_ref()
+        .filter(|glance| glance.pod == record.id && glance.began > missing + PROOF_INTERVAL);
+    match glance.map(|glance| (&glance.found, glance)) {
+        None => Break(Decision::look(
+            Look::Glance {
+                pod: record.id.clone(),
+            },
+            Verdict::Booting,
+        )),
+        Some((Ok(Found::Nothing | Found::Ended), glance))
+            if view.may_speak(&glance.account, &record.accounts) =>
+        {
+            let doom = Doom {
+                at: view.now(),
+                why: Why::Lost,
+                detail: String::new(),
+            };
+            let change = Change::Doomed {
+                pod: record.id.clone(),
+                doom,
+                left_out: None,
+            };
+            Break(note(view, change))
+        }
+        // The list is wrong, or nothing was learned: begin again with the next one.
+        Some((Ok(Found::Alive | Found::Nothing | Found::Ended) | Err(_), glance))
+            if view.now() >= glance.began + RETRY =>
+        {
+            Break(note(
+                view,
+                Change::Missing {
+                    pod: record.id.clone(),
+                    since: Some(list.began),
+                },
+            ))
+        }
+        Some((Ok(_) | Err(_), _)) => Continue(()),
+    }
+}
+
+fn left_out(view: &View<'_>, record: &PodRecord, pause: Duration) -> Option<LeftOut> {
+    let offer: OfferKey = view.ledger.attempt(record.attempt)?.offer.clone()?;
+    Some(LeftOut {
+        offer,
+        until: view.now() + pause,
+    })
+}
+
+/// What a provider says of a pod that will never run again.
+pub(super) fn dead(status: PodStatus) -> bool {
+    match status {
+        PodStatus::Exited | PodStatus::Error | PodStatus::Terminated => true,
+        // RUNNING proves nothing: only a served model ends start-up.
+        PodStatus::Provisioning | PodStatus::Starting | PodStatus::Running | PodStatus::Other => {
+            false
+        }
+    }
+}
+
+/// What a provider says of a pod that may still bill. Only TERMINATED does not.
+fn alive_there(status: PodStatus) -> bool {
+    match status {
+        PodStatus::Terminated => false,
+        PodStatus::Provisioning
+        | PodStatus::Starting
+        | PodStatus::Running
+        | PodStatus::Exited
+        | PodStatus::Error
+        | PodStatus::Other => true,
+    }
+}
+
+impl View<'_> {
+    /// Until when a pod must have served.
+    pub(super) fn startup_deadline(&self, record: &PodRecord) -> Timestamp {
+        let estimate = self
+            .ledger
+            .attempt(record.attempt)
+            .map(|attempt| attempt.estimate)
+            .unwrap_or_default();
+        record.created
+            + self
+                .seen
+                .session
+                .limits
+                .startup
+                .unwrap_or(estimate.saturating_mul(3).max(super::limits::STARTUP))
+    }
+
+    fn abandoned(&self, record: &PodRecord, seen: &SeenPod) -> bool {
+        self.seen.session.abandon.as_deref() == Some(seen.id.as_str()) && record.gone.is_some()
+    }
+}

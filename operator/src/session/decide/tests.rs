@@ -1,0 +1,6 @@
+//! Every small world settles, and what may never happen does not.
+
+#![allow(clippy::unwrap_used)]
+
+mod everywhere;
+mod sentences;
