@@ -8,5 +8,6 @@ pub mod hosts;
 pub mod operator_binaries;
 pub mod process;
 pub mod requirements;
+pub mod runpod;
 pub mod skipped;
 pub mod tools;
