@@ -1,6 +1,12 @@
 //! What a session needs and which offer to take: pure, from what the user wished, what the Hub told and what is on offer.
 //! It rents nothing and asks nobody; every offer that was not taken has one reason.
 
+mod choose;
+mod gpus;
+mod memory;
+mod serving;
+mod startup;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +15,12 @@ use srchat_crds::session::{self, ChatSessionSpec, Engine, Quantization};
 use srchat_crds::status::{self, RejectedReason};
 use srchat_crds::{Dollars, ModelId, Size};
 
+use crate::host::deploy::WeightFile;
+use crate::host::engine;
 use crate::hub::{self, File};
+pub use choose::plan;
+pub use startup::limit as startup_limit;
+
 use crate::provider::{Cloud, Offer};
 use crate::route::{self, Abilities};
 
@@ -118,8 +129,11 @@ pub struct Plan {
     pub hourly_cost: Dollars,
     /// Container disk in whole GB.
     pub disk_gb: u32,
-    /// What the pod runs.
-    pub image: Image,
+    /// What the pod runs; [`crate::host::image`] knows its ways.
+    pub image: String,
+    /// The lowest CUDA version of the machine's driver, as `major.minor`, where the image is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_cuda: Option<String>,
     /// The files that the engine needs, and no others.
     pub files: Vec<File>,
     /// For llama.cpp: which of `files` it opens.
@@ -162,45 +176,6 @@ pub struct GgufFiles {
     /// The vision projector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mmproj: Option<String>,
-}
-
-/// A container image and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Image {
-    /// Its name with its tag.
-    pub name: String,
-    /// In which form it takes a start command.
-    pub form: Form,
-    /// What it ships.
-    pub ships: Ships,
-    /// The folder of the engine's program, where the image's own PATH does not have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine_dir: Option<String>,
-    /// Lowest CUDA version of the machine's driver, as `major.minor`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_cuda: Option<String>,
-}
-
-/// How the provider's `args` has to be written for an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Form {
-    /// A plain command: the image has no ENTRYPOINT, or one that executes its arguments.
-    Command,
-    /// `{"entrypoint":[…],"cmd":[…]}`: the image's own ENTRYPOINT would swallow a plain command.
-    Entrypoint,
-}
-
-/// What an image brings, so that it need not be installed. Only an estimate of time: the host looks for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Ships {
-    /// An OpenSSH server.
-    pub sshd: bool,
-    /// Python 3.
-    pub python: bool,
-    /// The engine.
-    pub engine: bool,
 }
 
 /// An offer that was not taken.
@@ -254,6 +229,57 @@ impl From<&hub::Error> for Planned {
             hub::Error::Unsupported(_) => Self::UnsupportedModel,
             hub::Error::Unavailable { .. } => Self::HubUnavailable,
         }
+    }
+}
+
+impl Plan {
+    /// What the engine's command line is built from, with the name that the model is to answer to.
+    pub fn engine_spec(&self, served_name: &str) -> engine::Spec {
+        let (gguf, projector) = match &self.gguf {
+            Some(GgufFiles { model, mmproj }) => (Some(model.clone()), mmproj.clone()),
+            None => (None, None),
+        };
+        engine::Spec {
+            engine: host_engine(self.engine),
+            model: self.model.clone(),
+            revision: self.revision.clone(),
+            served_name: served_name.to_owned(),
+            context: self.context_length,
+            quantization: match self.quantization {
+                Quantization::Fp8 if self.quantize_online => engine::Quantization::Fp8,
+                Quantization::Int4 if self.quantize_online => engine::Quantization::Int4,
+                Quantization::Auto
+                | Quantization::None
+                | Quantization::Fp8
+                | Quantization::Int4 => engine::Quantization::None,
+            },
+            gpus: self.gpu_count,
+            vision: self.vision,
+            gguf,
+            projector,
+            slots: self.slots,
+            trust_remote_code: self.trust_remote_code,
+            extra_args: self.extra_args.clone(),
+        }
+    }
+
+    /// The files as a deploy takes them.
+    pub fn weight_files(&self) -> Vec<WeightFile> {
+        let of = |File { path, size, sha256 }: &File| WeightFile {
+            path: path.clone(),
+            size: *size,
+            sha256: sha256.clone(),
+        };
+        self.files.iter().map(of).collect()
+    }
+}
+
+/// The engine as the host knows it.
+fn host_engine(engine: route::Engine) -> engine::Engine {
+    match engine {
+        route::Engine::Vllm => engine::Engine::Vllm,
+        route::Engine::Transformers => engine::Engine::Transformers,
+        route::Engine::LlamaCpp => engine::Engine::LlamaCpp,
     }
 }
 

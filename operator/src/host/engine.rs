@@ -18,11 +18,11 @@ impl Engine {
     /// for CUDA: it comes with its image or not at all.
     pub fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Vllm => &["vllm==0.22.0"],
+            Self::Vllm => &["vllm==0.33.0"],
             Self::Transformers => &[
-                "transformers[serving]==5.0.0",
-                "accelerate==1.12.0",
-                "bitsandbytes==0.49.0",
+                "transformers[serving]==5.23.0",
+                "accelerate==1.15.0",
+                "bitsandbytes==0.50.2",
             ],
             Self::LlamaCpp => &[],
         }
