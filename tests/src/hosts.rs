@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 mod keeper;
+pub mod light;
 mod machine;
 mod namespace;
 mod network;
@@ -144,6 +145,8 @@ pub enum Hosts {
     Namespace,
     /// See [`Isolation::Process`].
     Process,
+    /// See [`Isolation::Light`].
+    Light(light::Script),
     /// See [`Isolation::None`].
     None,
 }
@@ -155,6 +158,7 @@ impl Hosts {
         match self {
             Self::Namespace => Isolation::Namespace,
             Self::Process => Isolation::Process,
+            Self::Light(_) => Isolation::Light,
             Self::None => Isolation::None,
         }
     }
@@ -194,6 +198,7 @@ impl Hosts {
         match self {
             Self::Namespace => namespace::start(spec).await,
             Self::Process => process::start(spec).await,
+            Self::Light(script) => light::start(script.clone(), spec).await,
             Self::None => Ok(none::start()),
         }
     }

@@ -102,7 +102,7 @@ rmdir /.outside
 cd /
 
 # The network's side is built from outside, meanwhile.
-read -r go
+read -r _
 echo ready >&2
 exec </dev/null 2>&1
 unset OLDPWD

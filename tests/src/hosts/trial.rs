@@ -1,11 +1,10 @@
 //! Trying a way of making machines: the whole recipe once, sshd and a change of user included.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use srchat_operator::host::CONTROLLER_USER;
+use srchat_operator::ssh::{self, Bounds, KeyPair, Target};
 
 use super::{Error, HostSpec, Hosts, Image, Isolation, Machine};
 
@@ -16,7 +15,7 @@ pub const SSHD: &str = include_str!("sshd.sh");
 /// A machine takes a fraction of a second; this is for a busy one, and for a recipe that hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts one machine, sees a user changed and sshd answering, and ends it.
+/// Starts one machine, sees a user changed where there are users, logs in and runs a command, and ends it.
 pub(super) async fn of(hosts: &Hosts) -> Result<(), Error> {
     let tried = tokio::time::timeout(PATIENCE, one(hosts)).await;
     tried.unwrap_or_else(|_| Err(Error::start(POD, format!("nothing after {PATIENCE:?}"))))
@@ -25,48 +24,56 @@ pub(super) async fn of(hosts: &Hosts) -> Result<(), Error> {
 const POD: &str = "trial";
 
 async fn one(hosts: &Hosts) -> Result<(), Error> {
+    let key = KeyPair::generate().map_err(|e| Error::start(POD, e.to_string()))?;
     let spec = HostSpec {
         pod_id: POD.to_owned(),
         image: Image::default(),
         argv: ["sh", "-c", SSHD].map(str::to_owned).to_vec(),
-        env: BTreeMap::from([("TRIAL_KEY".to_owned(), String::new())]),
+        env: BTreeMap::from([("TRIAL_KEY".to_owned(), key.public_line())]),
         reach: Vec::new(),
     };
     let mut machine = hosts.start(spec).await?;
-    let seen = answers(&mut machine).await;
+    let seen = log_in(&mut machine, key)
+        .await
+        .map_err(|why| Error::start(POD, why));
     machine.kill().await;
     seen
 }
 
-async fn answers(machine: &mut Machine) -> Result<(), Error> {
+async fn log_in(machine: &mut Machine, key: KeyPair) -> Result<(), String> {
     let mut said = String::new();
+    let mut pin = None;
     loop {
         let Some(line) = machine.output.recv().await else {
-            return Err(Error::start(POD, said));
+            return Err(said);
         };
-        if line.starts_with("Server listening") {
-            break;
+        match line.strip_prefix("HOST ") {
+            Some(key) => pin = key.trim().parse().ok(),
+            None if line.starts_with("Server listening") => break,
+            None => said = said + &line + "\n",
         }
-        said = said + &line + "\n";
     }
-    let banner = async {
-        let mut banner = [0; 8];
-        TcpStream::connect(machine.ssh_address())
-            .await?
-            .read_exact(&mut banner)
-            .await?;
-        Ok::<_, io::Error>(banner)
+    let target = Target {
+        address: machine.ssh_address().to_string(),
+        pin: pin.ok_or("no host key was said")?,
+        user: machine
+            .isolation()
+            .host_user()
+            .unwrap_or_else(|| CONTROLLER_USER.to_owned()),
+        key,
     };
-    match banner.await {
-        Ok(banner) if &banner == b"SSH-2.0-" => Ok(()),
-        Ok(_) => Err(Error::start(
-            POD,
-            "something else than sshd answers".to_owned(),
+    let connection = ssh::connect(&target)
+        .await
+        .map_err(|e| format!("no login over SSH: {e}"))?;
+    let answer = connection.exec("echo in", b"", &Bounds::SHORT).await;
+    connection.close().await;
+    match answer {
+        Ok(answer) if answer.stdout == b"in\n" => Ok(()),
+        Ok(answer) => Err(format!(
+            "a login shell that runs nothing: {}",
+            String::from_utf8_lossy(&answer.stdout)
         )),
-        Err(error) => Err(Error::start(
-            POD,
-            format!("its sshd does not answer: {error}"),
-        )),
+        Err(error) => Err(format!("no command over SSH: {error}")),
     }
 }
 
