@@ -70,8 +70,8 @@ pub struct ControllerArgs {
     /// Where our own objects live.
     #[command(flatten)]
     pub namespaces: Namespaces,
-    /// Public base URL of the gateways; the endpoints that are published begin with it
-    /// [default: `https://srchat-gateway.<namespace>.svc`].
+    /// Public base URL of the gateways; the endpoints that are published begin with it.
+    /// Without it `https://srchat-gateway.<namespace>.svc`.
     #[arg(long, env = "SRCHAT_GATEWAY_URL")]
     pub gateway_url: Option<Url>,
     /// Base URL of RunPod's REST API.
@@ -84,7 +84,7 @@ pub struct ControllerArgs {
     /// Base URL of the model hub.
     #[arg(long, env = "HF_ENDPOINT", default_value = "https://huggingface.co")]
     pub hub_url: Url,
-    /// Base URL under which a pod's watchdog reaches the provider [default: the value of --runpod-url].
+    /// Base URL under which a pod's watchdog reaches the provider; without it the value of --runpod-url.
     #[arg(long, env = "SRCHAT_API_FOR_HOSTS")]
     pub api_for_hosts: Option<Url>,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
