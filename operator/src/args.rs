@@ -90,12 +90,15 @@ pub struct ControllerArgs {
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     #[arg(long, env = "SRCHAT_METRICS_LISTEN", default_value = "0.0.0.0:9090")]
     pub metrics_listen: SocketAddr,
-    /// Our root on a pod's disk.
+    /// Our root on a pod's disk. `{attempt}` in it stands for `<uid>-<attempt>`, for hosts that share a disk.
     #[arg(long, env = "SRCHAT_HOST_ROOT", default_value = "/srchat")]
     pub host_root: PathBuf,
-    /// Our root in a pod's memory.
+    /// Our root in a pod's memory; `{attempt}` as above.
     #[arg(long, env = "SRCHAT_HOST_MEMORY", default_value = "/dev/shm/srchat")]
     pub host_memory: PathBuf,
+    /// The one account that hosts have, where they cannot have ours. Without it root for the controller, srchat-gw for gateways.
+    #[arg(long, env = "SRCHAT_HOST_USER")]
+    pub host_user: Option<String>,
 }
 
 impl ControllerArgs {

@@ -1,6 +1,7 @@
 //! The srchat operator as a library: the binary is a thin shell around it, and the rig uses its pure parts.
 
 pub mod args;
+pub mod gateway;
 pub mod host;
 pub mod http;
 pub mod hub;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use srchat_operator::args::{Arguments, Command};
-use srchat_operator::telemetry;
+use srchat_operator::{gateway, telemetry};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -31,7 +31,7 @@ fn run(arguments: Arguments) -> Outcome {
     runtime.block_on(async {
         match arguments.command {
             Command::Controller(_) => Err("this build has no controller".into()),
-            Command::Gateway(_) => Err("this build has no gateway".into()),
+            Command::Gateway(args) => Ok(gateway::run(args).await?),
             Command::Sweep(_) => Err("this build has no sweep".into()),
         }
     })

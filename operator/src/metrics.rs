@@ -318,6 +318,14 @@ mod tests {
         let mut registry = Registry::default();
         let gateway = Gateway::new(&mut registry);
         let _controller = Controller::new(&mut registry);
+        let request = RequestLabels {
+            gen_ai_operation_name: Operation::chat,
+            http_response_status_code: 200,
+        };
+        gateway
+            .request_duration
+            .get_or_create(&request)
+            .observe(0.1);
         let labels = TokenLabels {
             gen_ai_operation_name: Operation::chat,
             gen_ai_token_type: TokenType::output,

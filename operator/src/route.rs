@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ObjectMeta;
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use srchat_crds::Dollars;
+
+use crate::ssh::{HostKey, KeyPair};
 
 /// The key within the Secret.
 pub const DATA_KEY: &str = "route.json";
@@ -43,10 +45,10 @@ pub struct Route {
     /// One sentence for people, as in `status.startup.message`.
     #[serde(default)]
     pub message: String,
-    /// Dollars an hour while something is rented, as a decimal string.
-    pub hourly: Option<String>,
-    /// What was spent up to [`Route::spend_as_of`], as a decimal string.
-    pub spend: Option<String>,
+    /// The rate an hour while something is rented.
+    pub hourly: Option<Dollars>,
+    /// What was spent up to [`Route::spend_as_of`].
+    pub spend: Option<Dollars>,
     /// The moment of [`Route::spend`]; the live cost adds [`Route::hourly`] since then.
     pub spend_as_of: Option<Timestamp>,
     /// The earliest of lifetime and budget.
@@ -136,12 +138,13 @@ pub struct Expiry {
 pub struct RouteHost {
     /// sshd's public address.
     pub address: SocketAddr,
-    /// The pin: the host's OpenSSH public key line.
-    pub host_key: String,
+    /// The pin.
+    pub host_key: HostKey,
     /// The account that the gateways' key opens; `srchat-gw` wherever the host has users.
     pub user: String,
-    /// The gateways' private key.
-    pub key: PrivateKey,
+    /// The gateways' key.
+    #[serde(with = "crate::ssh::openssh_pem")]
+    pub key: KeyPair,
     /// The engine's port on the pod's loopback.
     pub engine_port: u16,
     /// Absolute path of the folder that holds the session's files.
@@ -201,49 +204,6 @@ pub enum Medium {
     Disk,
 }
 
-/// An SSH private key in OpenSSH's PEM form. Nothing prints it; serialising it into the route is its only way out.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct PrivateKey(#[serde(deserialize_with = "secret")] SecretString);
-
-impl PrivateKey {
-    /// Takes the PEM text.
-    pub fn new(pem: impl Into<String>) -> Self {
-        Self(SecretString::from(pem.into()))
-    }
-
-    /// The PEM text, for the SSH client and nobody else.
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKey(..)")
-    }
-}
-
-impl PartialEq for PrivateKey {
-    fn eq(&self, other: &Self) -> bool {
-        use subtle::ConstantTimeEq as _;
-        self.expose()
-            .as_bytes()
-            .ct_eq(other.expose().as_bytes())
-            .into()
-    }
-}
-
-impl Serialize for PrivateKey {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.expose())
-    }
-}
-
-fn secret<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
-    String::deserialize(from).map(SecretString::from)
-}
-
 /// A Secret that is not a route.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -261,9 +221,12 @@ pub enum Error {
 }
 
 impl Route {
+    /// What the names of routes' Secrets begin with.
+    pub const PREFIX: &str = "route-";
+
     /// The Secret's name for a session's UID.
     pub fn secret_name(uid: &str) -> String {
-        format!("route-{uid}")
+        format!("{}{uid}", Self::PREFIX)
     }
 
     /// The Secret that carries this route, for a server-side apply.
@@ -303,7 +266,14 @@ impl Route {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::LazyLock;
+
     use super::*;
+
+    fn key() -> KeyPair {
+        static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
+        KEY.clone()
+    }
 
     fn route() -> Route {
         Route {
@@ -314,8 +284,8 @@ mod tests {
             stage: Stage::Serving,
             percent: None,
             message: String::new(),
-            hourly: Some("0.79".into()),
-            spend: Some("0.05".into()),
+            hourly: Some("0.79".parse().unwrap()),
+            spend: Some("0.05".parse().unwrap()),
             spend_as_of: Some(Timestamp::UNIX_EPOCH),
             expiry: Some(Expiry {
                 time: Timestamp::UNIX_EPOCH,
@@ -325,9 +295,9 @@ mod tests {
             ready: None,
             host: Some(RouteHost {
                 address: "127.0.0.1:22".parse().unwrap(),
-                host_key: "ssh-ed25519 AAAA".into(),
+                host_key: key().public(),
                 user: "srchat-gw".into(),
-                key: PrivateKey::new("-----BEGIN OPENSSH PRIVATE KEY-----"),
+                key: key(),
                 engine_port: 8000,
                 files_dir: "/dev/shm/srchat/files".into(),
                 served_name: "m".into(),
@@ -352,7 +322,14 @@ mod tests {
 
     #[test]
     fn nothing_of_the_private_key_is_printed() {
-        assert!(!format!("{:?}", route()).contains("OPENSSH"));
+        let pem = serde_json::to_value(route()).unwrap()["host"]["key"].clone();
+        assert!(pem.as_str().unwrap().contains("OPENSSH PRIVATE KEY"));
+        let body = pem.as_str().unwrap().lines().nth(1).unwrap().to_owned();
+        let shown = format!("{:?}", route());
+        assert!(
+            !shown.contains("PRIVATE") && !shown.contains(&body),
+            "{shown}"
+        );
     }
 
     #[test]
