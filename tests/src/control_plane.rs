@@ -6,18 +6,17 @@ mod certificates;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{ObjectMeta, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
 use serde_json::json;
 use tokio::sync::OnceCell;
 
+use crate::cluster::{self, Cluster, write_private};
 use crate::eventually::{NotYet, within};
 use crate::explain::causes;
 use crate::process::{self, Process, Workplace};
@@ -31,9 +30,6 @@ const START: Duration = Duration::from_secs(120);
 /// An API server that has lost its etcd lingers for minutes over its graceful end, so it is ended first, and
 /// killed when it takes longer than this.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// How long a token of a service account is good for: longer than any demo is left running.
-const TOKEN_SECONDS: i64 = 7 * 24 * 3600;
 
 /// A free port can be taken by somebody else between our finding it and the API server's binding it.
 const PORTS_TRIED: usize = 5;
@@ -73,12 +69,9 @@ pub enum Error {
     /// It did not become ready.
     #[error(transparent)]
     NotReady(#[from] NotYet),
-    /// The API server refused something that it must not refuse.
-    #[error("the API server refused")]
-    Api(#[from] kube::Error),
-    /// A kubeconfig could not be used.
-    #[error("could not use the kubeconfig")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// The new cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
 }
 
 /// A running control plane. Dropping it ends it, the API server first.
@@ -90,6 +83,7 @@ pub struct ControlPlane {
     etcd: Process,
     url: String,
     ca: String,
+    cluster: Cluster,
     programs: ControlPlanePrograms,
     place: Workplace,
 }
@@ -135,12 +129,18 @@ impl ControlPlane {
         )?;
 
         let ca = certificates.ca.clone();
+        let cluster = Cluster::new(
+            path.join("admin.kubeconfig"),
+            programs.kubectl.clone(),
+            path.to_owned(),
+        );
         let control_plane = ControlPlane {
             api_server,
             controller_manager,
             etcd,
             url,
             ca,
+            cluster,
             programs,
             place,
         };
@@ -153,34 +153,6 @@ impl ControlPlane {
         &self.url
     }
 
-    /// The kubeconfig of an administrator.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.place.path().join("admin.kubeconfig")
-    }
-
-    /// An administrator's client. One for each test: a client lives on the runtime that made it.
-    ///
-    /// # Errors
-    /// When the kubeconfig cannot be used, which would be a fault of the rig.
-    pub async fn client(&self) -> Result<Client, Error> {
-        client(&self.kubeconfig()).await
-    }
-
-    /// The folder of kubectl.
-    pub fn kubectl_program(&self) -> &Path {
-        &self.programs.kubectl
-    }
-
-    /// kubectl as an administrator; arguments and stdin are the caller's.
-    pub fn kubectl(&self) -> Command {
-        let mut command = Command::new(&self.programs.kubectl);
-        process::without_the_callers_settings(&mut command);
-        command
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("KUBECACHEDIR", self.place.path().join("kubectl"));
-        command
-    }
-
     /// What the API server was asked, one JSON event a line, without bodies.
     pub fn audit_log(&self) -> PathBuf {
         self.place.path().join("audit.log")
@@ -189,54 +161,6 @@ impl ControlPlane {
     /// The folder with the logs of its parts.
     pub fn logs(&self) -> &Path {
         self.place.path()
-    }
-
-    /// A new namespace whose name starts with `prefix`.
-    ///
-    /// # Errors
-    /// When the API server refuses it.
-    pub async fn namespace(&self, prefix: &str) -> Result<String, Error> {
-        let metadata = ObjectMeta {
-            generate_name: Some(format!("{prefix}-")),
-            ..ObjectMeta::default()
-        };
-        let namespace = Namespace {
-            metadata,
-            ..Namespace::default()
-        };
-        let made = Api::all(self.client().await?)
-            .create(&PostParams::default(), &namespace)
-            .await?;
-        Ok(made.metadata.name.unwrap_or_default())
-    }
-
-    /// A kubeconfig with a token of a service account and nothing else.
-    ///
-    /// # Errors
-    /// When the account does not exist.
-    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf, Error> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
-        let spec = TokenRequestSpec {
-            expiration_seconds: Some(TOKEN_SECONDS),
-            ..TokenRequestSpec::default()
-        };
-        let request = TokenRequest {
-            spec,
-            ..TokenRequest::default()
-        };
-        let answer = accounts
-            .create_token_request(account, &PostParams::default(), &request)
-            .await?;
-        let token = answer.status.map(|status| status.token).unwrap_or_default();
-        let path = self
-            .place
-            .path()
-            .join(format!("{namespace}.{account}.kubeconfig"));
-        write_private(
-            &path,
-            &kubeconfig(&self.url, &self.ca, &json!({ "token": token })),
-        )?;
-        Ok(path)
     }
 
     /// Kills the API server, as a crash would, and starts it again at the same address with the same data.
@@ -276,23 +200,21 @@ impl ControlPlane {
     }
 }
 
+/// A control plane is a cluster, with the power to end it.
+impl Deref for ControlPlane {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         self.api_server.stop(GRACE);
         self.controller_manager.kill();
         self.etcd.kill();
     }
-}
-
-/// A client for a kubeconfig.
-///
-/// # Errors
-/// When the file cannot be read or says nothing usable.
-pub async fn client(kubeconfig: &Path) -> Result<Client, Error> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
 }
 
 /// Sockets instead of ports: nobody else can be there, and nobody else may read.
@@ -476,18 +398,4 @@ fn kubeconfig(url: &str, ca: &str, user: &serde_json::Value) -> String {
         "current-context": "rig",
     })
     .to_string()
-}
-
-/// Writes a file that only we may read.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())
 }

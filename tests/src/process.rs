@@ -205,19 +205,58 @@ fn spawn(command: Command) -> io::Result<Child> {
         .map_err(|_| io::Error::other("the spawning thread is gone"))?
 }
 
-/// A folder for one run of something, removed when it is dropped, and also when we are killed: a small
-/// watcher waits for our end of a pipe to close.
+/// A file or folder that is removed when this is dropped, and also when we are killed: a small watcher waits for
+/// our end of a pipe to close.
 #[derive(Debug)]
-pub struct Workplace {
+pub struct Vanishing {
     path: PathBuf,
     watcher: Child,
 }
 
-/// Waits until its stdin closes, that is, until the rig has ended in whatever way; then removes the folder.
+/// Waits until its stdin closes, that is, until we have ended in whatever way; then removes what it was given.
 /// Tried several times, since processes that were killed a moment ago may still be writing there.
 const WATCHER: &str = r#"trap '' INT TERM HUP
 cat >/dev/null
 for try in 1 2 3 4 5; do rm -rf -- "$1" 2>/dev/null && [ ! -e "$1" ] && exit 0; sleep 1; done"#;
+
+impl Vanishing {
+    /// Watches over a path, which need not exist yet.
+    ///
+    /// # Errors
+    /// When the watcher cannot be started.
+    pub fn new(path: PathBuf) -> io::Result<Vanishing> {
+        use std::os::unix::process::CommandExt;
+
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", WATCHER, "srchat-watcher"])
+            .arg(&path)
+            .process_group(0);
+        let watcher = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Vanishing { path, watcher })
+    }
+
+    /// What is watched.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Vanishing {
+    fn drop(&mut self) {
+        // Closing the pipe sets the watcher to work; its end says that the path is gone.
+        drop(self.watcher.stdin.take());
+        let _ = self.watcher.wait();
+    }
+}
+
+/// A private folder for one run of something, which vanishes with it.
+#[derive(Debug)]
+pub struct Workplace(Vanishing);
 
 impl Workplace {
     /// Makes a new folder, readable by its owner only.
@@ -225,34 +264,18 @@ impl Workplace {
     /// # Errors
     /// When it cannot be made or watched.
     pub fn new(name: &str) -> io::Result<Workplace> {
-        use std::os::unix::process::CommandExt;
-
-        let path = tempfile::Builder::new()
+        let folder = tempfile::Builder::new()
             .prefix(&format!("srchat-{name}-"))
-            .tempdir()?
-            .keep();
-        let watcher = Command::new("sh")
-            .args(["-c", WATCHER, "srchat-watcher"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        Ok(Workplace { path, watcher })
+            .tempdir()?;
+        let watched = Vanishing::new(folder.path().to_owned())?;
+        // From here on the watcher removes it.
+        let _ = folder.keep();
+        Ok(Workplace(watched))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Workplace {
-    fn drop(&mut self) {
-        // Closing the pipe sets the watcher to work; its end says that the folder is gone.
-        drop(self.watcher.stdin.take());
-        let _ = self.watcher.wait();
+        self.0.path()
     }
 }
 

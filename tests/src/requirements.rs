@@ -19,7 +19,7 @@ struct Program {
 }
 
 /// The programs of the machine that the rig runs.
-const PROGRAMS: [Program; 7] = [
+const PROGRAMS: [Program; 9] = [
     Program {
         name: "python3",
         why: "the model server is a Python package",
@@ -33,6 +33,20 @@ const PROGRAMS: [Program; 7] = [
         debian: "openssh-server",
         fedora: "openssh-server",
         alpine: "openssh-server",
+    },
+    Program {
+        name: "ssh-keygen",
+        why: "each simulated pod makes a host key",
+        debian: "openssh-client",
+        fedora: "openssh-clients",
+        alpine: "openssh-keygen",
+    },
+    Program {
+        name: "pivot_root",
+        why: "simulated pods have a root of their own",
+        debian: "util-linux",
+        fedora: "util-linux",
+        alpine: "util-linux-misc",
     },
     Program {
         name: "curl",

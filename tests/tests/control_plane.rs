@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
-use srchat_tests::control_plane::{self, ControlPlane};
 use srchat_tests::eventually::eventually;
+use srchat_tests::{cluster, control_plane::ControlPlane};
 
 /// What the controller manager does takes it a few seconds on a busy machine.
 const CONTROLLER_MANAGER: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ async fn a_service_account_may_do_nothing_that_no_role_gives_it_and_is_recorded(
         .kubeconfig_of(&namespace, "nobody")
         .await
         .unwrap();
-    let client = control_plane::client(&kubeconfig).await.unwrap();
+    let client = cluster::client(&kubeconfig).await.unwrap();
 
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let refused = secrets

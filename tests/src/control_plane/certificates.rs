@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use super::write_private;
+use crate::cluster::write_private;
 
 /// A certificate and its key, both as PEM.
 pub(super) struct Pair {
