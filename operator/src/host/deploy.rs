@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::answer::{self, Answer, Parameters, Unreadable};
 use super::engine::{Arg, Engine, Launch};
+use super::image;
 use super::scripts::{self, Script, unreadable};
 use super::visit::Uploads;
 use super::{Error, Incarnation};
@@ -94,6 +95,12 @@ fn parameters(deploy: &Deploy) -> Parameters {
         .with("gateways_key", gateways_key.to_string())
         .with("total", total.to_string())
         .with("engine", program(*engine));
+    if let Some(folder) = image::default_for(*engine).engine_dir {
+        parameters.push("engine_dir", folder);
+    }
+    for word in engine.probe() {
+        parameters.push("probe", word);
+    }
     for package in engine.packages() {
         parameters.push("package", package);
     }

@@ -14,6 +14,15 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// What it is asked before anything is downloaded, to see that it runs at all here.
+    pub fn probe(self) -> &'static [&'static str] {
+        match self {
+            Self::Vllm | Self::LlamaCpp => &["--version"],
+            // Its version is a command.
+            Self::Transformers => &["version"],
+        }
+    }
+
     /// What deploy installs where the image has no such engine: pinned packages of PyPI. llama.cpp has none with a server
     /// for CUDA: it comes with its image or not at all.
     pub fn packages(self) -> &'static [&'static str] {

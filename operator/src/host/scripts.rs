@@ -34,12 +34,17 @@ impl Script {
 pub(super) const FILES: [(&str, &str); 6] = [
     (
         "visit",
-        concat!(include_str!("common.sh"), include_str!("visit.sh")),
+        concat!(
+            include_str!("common.sh"),
+            include_str!("processes.sh"),
+            include_str!("visit.sh")
+        ),
     ),
     (
         "deploy",
         concat!(
             include_str!("common.sh"),
+            include_str!("processes.sh"),
             include_str!("place.sh"),
             include_str!("deploy.sh")
         ),
@@ -48,6 +53,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
         "job",
         concat!(
             include_str!("common.sh"),
+            include_str!("processes.sh"),
             include_str!("place.sh"),
             include_str!("job.sh")
         ),
@@ -56,7 +62,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
         "close",
         concat!(
             include_str!("common.sh"),
-            include_str!("erase.sh"),
+            include_str!("processes.sh"),
             include_str!("close.sh")
         ),
     ),
@@ -64,6 +70,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
         "clear",
         concat!(
             include_str!("common.sh"),
+            include_str!("processes.sh"),
             include_str!("erase.sh"),
             include_str!("clear.sh")
         ),

@@ -28,6 +28,7 @@ pub struct Stream {
     incoming: mpsc::UnboundedReceiver<Event>,
     queued: Arc<AtomicUsize>,
     outgoing: Pin<Box<dyn AsyncWrite + Send>>,
+    at_eof: bool,
     ended: Option<End>,
     exit: Option<u32>,
     stderr: Vec<u8>,
@@ -38,6 +39,8 @@ pub struct Stream {
 pub(super) enum Event {
     Data(Bytes),
     Stderr(Bytes),
+    /// No more data will come; a status may.
+    Eof,
     Exit(u32),
     End(End),
 }
@@ -65,6 +68,7 @@ pub(super) fn stream(channel: Channel<Msg>, connection: Connection, limit: usize
         incoming,
         queued,
         outgoing,
+        at_eof: false,
         ended: None,
         exit: None,
         stderr: Vec::new(),
@@ -97,10 +101,10 @@ async fn drain(
             // A signal leaves no status; shells say 128 and more for it.
             Some(ChannelMsg::ExitSignal { .. }) => Event::Exit(255),
             Some(ChannelMsg::Failure) => break End::Refused,
-            // The exit status comes after the end of the data: go on until the channel closes.
+            // A forward stays half open until we close our side; a command's exit status comes later.
             Some(ChannelMsg::Eof) => {
                 finished = true;
-                continue;
+                Event::Eof
             }
             Some(ChannelMsg::Close) => break End::Finished,
             None if finished => break End::Finished,
@@ -127,8 +131,13 @@ impl Stream {
         Some(event)
     }
 
-    /// After the end: the command's status, if the host told one.
-    pub fn exit_status(&self) -> Option<u32> {
+    /// Waits for a command's end, what it still says not kept, and gives its status, if the host told one.
+    pub async fn exit_status(&mut self) -> Option<u32> {
+        while self.ended.is_none() {
+            let event = self.incoming.recv().await;
+            self.take(event);
+            self.unread.clear();
+        }
         self.exit
     }
 
@@ -137,24 +146,33 @@ impl Stream {
         &self.stderr
     }
 
+    fn take(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Data(data)) => {
+                self.queued.fetch_sub(data.len(), Ordering::Relaxed);
+                self.unread = data;
+            }
+            Some(Event::Stderr(data)) => {
+                let room = STDERR_LIMIT.saturating_sub(self.stderr.len());
+                self.stderr.extend(data.iter().take(room));
+            }
+            Some(Event::Eof) => self.at_eof = true,
+            Some(Event::Exit(status)) => self.exit = Some(status),
+            Some(Event::End(end)) => self.ended = Some(end),
+            None => self.ended = Some(End::Lost),
+        }
+    }
+
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.is_empty() {
+            if self.at_eof {
+                return Poll::Ready(Ok(()));
+            }
             if let Some(end) = self.ended {
                 return Poll::Ready(end.as_result());
             }
-            match ready!(self.incoming.poll_recv(cx)) {
-                Some(Event::Data(data)) => {
-                    self.queued.fetch_sub(data.len(), Ordering::Relaxed);
-                    self.unread = data;
-                }
-                Some(Event::Stderr(data)) => {
-                    let room = STDERR_LIMIT.saturating_sub(self.stderr.len());
-                    self.stderr.extend(data.iter().take(room));
-                }
-                Some(Event::Exit(status)) => self.exit = Some(status),
-                Some(Event::End(end)) => self.ended = Some(end),
-                None => self.ended = Some(End::Lost),
-            }
+            let event = ready!(self.incoming.poll_recv(cx));
+            self.take(event);
         }
         Poll::Ready(Ok(()))
     }

@@ -78,6 +78,7 @@ impl Connection {
                     let surplus = output.stderr.len().saturating_sub(STDERR_LIMIT);
                     output.stderr.drain(..surplus);
                 }
+                Some(Event::Eof) => {}
                 Some(Event::Exit(status)) => {
                     output.status = status;
                     exited = true;
