@@ -5,10 +5,17 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod gpu;
+mod limits;
+mod runtime;
+
+pub use gpu::{Cloud, Gpu, Provider, RunPod};
+pub use limits::{Limits, Teardown};
+pub use runtime::{Engine, Quantization, Runtime};
+
 use crate::{
-    Dollars, ModelId, Size, Span,
+    ModelId, Size,
     conditions::{self, Type},
-    named::named,
     status::ChatSessionStatus,
 };
 
@@ -165,307 +172,6 @@ pub struct SecretKey {
     pub key: String,
 }
 
-/// How the model is served.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("self.quantization != 'FP8' || self.engine == 'Auto' || self.engine == 'VLLM'")
-        .message("quantization: FP8 needs engine: VLLM or Auto")
-)]
-pub struct Runtime {
-    /// The model server. Auto takes the first that supports the model: llama.cpp for GGUF, vLLM, transformers.
-    #[serde(default)]
-    #[schemars(extend("default" = "Auto"))]
-    pub engine: Engine,
-    /// How weights are kept in memory. Auto keeps them as published.
-    #[serde(default)]
-    #[schemars(extend("default" = "Auto"))]
-    pub quantization: Quantization,
-    /// How many tokens a conversation may have; without it, what the model allows, at most 32768, and what fits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "context_schema")]
-    pub context_length: Option<u32>,
-    /// A pod image instead of the engine's own.
-    #[serde(default)]
-    #[schemars(length(max = 512), extend("default" = ""))]
-    #[x_kube(validation = Rule::new(r"!self.matches('\\s')").message("an image's name has no spaces"))]
-    pub image: String,
-    /// Whether code that comes with the model may run.
-    #[serde(default)]
-    #[schemars(extend("default" = false))]
-    pub trust_remote_code: bool,
-    /// More arguments for the engine, one an item; no shell ever sees them.
-    #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 512)))]
-    #[schemars(extend("default" = [], "x-kubernetes-list-type" = "atomic"))]
-    #[x_kube(
-        validation = Rule::new("self.all(arg, !arg.matches('^--?(host|port|uds)(=|$)'))")
-            .message("the engine listens on the pod's loopback only: --host, --port and --uds are not accepted")
-    )]
-    pub extra_args: Vec<String>,
-}
-
-/// A model server.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-pub enum Engine {
-    /// The first that supports the model.
-    #[default]
-    Auto,
-    /// vLLM.
-    #[serde(rename = "VLLM")]
-    Vllm,
-    /// transformers serve.
-    Transformers,
-    /// llama.cpp's server, for GGUF files.
-    LlamaCpp,
-}
-
-named!(Engine {
-    Auto = "Auto",
-    Vllm = "VLLM",
-    Transformers = "Transformers",
-    LlamaCpp = "LlamaCpp",
-});
-
-/// How weights are kept in memory.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-pub enum Quantization {
-    /// As they were published.
-    #[default]
-    Auto,
-    /// As they were published, and refused when that is quantized.
-    None,
-    /// Eight bits.
-    #[serde(rename = "FP8")]
-    Fp8,
-    /// Four bits.
-    Int4,
-}
-
-named!(Quantization {
-    Auto = "Auto",
-    None = "None",
-    Fp8 = "FP8",
-    Int4 = "Int4",
-});
-
-/// What the GPU must be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Gpu {
-    /// GPUs to choose from, by the provider's ids or short names, the most wanted first; empty means any.
-    #[serde(default)]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
-    #[schemars(extend("default" = [], "x-kubernetes-list-type" = "atomic"))]
-    pub types: Vec<String>,
-    /// How many GPUs share the model.
-    #[serde(default = "one")]
-    #[schemars(extend("default" = 1, "format" = "int32", "minimum" = 1, "maximum" = 8))]
-    pub count: u32,
-    /// The least memory a GPU must have, by the number on its label: 24Gi admits a card that is sold as 24 GB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::size::written_schema")]
-    #[x_kube(
-        validation = Rule::new(format!("self.matches('{}')", crate::size::PATTERN))
-            .message("memory is a whole number with a unit, such as 24Gi")
-    )]
-    pub min_memory: Option<Size>,
-}
-
-/// Who rents pods out.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-pub enum Provider {
-    /// runpod.io.
-    #[default]
-    RunPod,
-}
-
-named!(Provider {
-    RunPod = "RunPod",
-});
-
-/// What only RunPod has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct RunPod {
-    /// Which of RunPod's clouds.
-    #[schemars(extend("default" = "Secure"))]
-    pub cloud: Cloud,
-    /// Data centers to choose from, by RunPod's ids; empty means any.
-    #[schemars(length(max = 64), inner(length(min = 1, max = 32)))]
-    #[schemars(extend("default" = [], "x-kubernetes-list-type" = "atomic"))]
-    pub data_centers: Vec<String>,
-}
-
-/// One of RunPod's clouds.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-pub enum Cloud {
-    /// RunPod's own data centers.
-    #[default]
-    Secure,
-    /// Machines of others.
-    Community,
-    /// Either.
-    Any,
-}
-
-named!(Cloud {
-    Secure = "Secure",
-    Community = "Community",
-    Any = "Any",
-});
-
-/// What a session may cost and how long it may live.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(self.idle) || self.idle <= self.lifetime")
-        .message("idle may not be longer than lifetime (4h when not given)"),
-    validation = Rule::new("!has(self.startup) || self.startup < self.lifetime")
-        .message("startup must be shorter than lifetime (4h when not given)")
-)]
-pub struct Limits {
-    /// The most that an hour may cost, in dollars. Quote it: "0.79".
-    #[serde(default = "default_hourly")]
-    #[schemars(schema_with = "crate::money::written_schema", extend("default" = "1"))]
-    #[x_kube(
-        validation = Rule::new(
-            "quantity(string(self)).isGreaterThan(quantity('0')) && quantity(string(self)).compareTo(quantity('1000')) <= 0"
-        )
-        .message("maxHourlyCost is more than 0 and at most 1000 dollars")
-    )]
-    pub max_hourly_cost: Dollars,
-    /// The most that the session may cost over all its runs, in dollars; without it, maxHourlyCost and lifetime bound a run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::money::written_schema")]
-    #[x_kube(
-        validation = Rule::new(
-            "quantity(string(self)).isGreaterThan(quantity('0')) && quantity(string(self)).compareTo(quantity('100000')) <= 0"
-        )
-        .message("maxTotalCost is more than 0 and at most 100000 dollars")
-    )]
-    pub max_total_cost: Option<Dollars>,
-    /// How long a run may last, counted from its first pod.
-    #[serde(default = "default_lifetime")]
-    #[schemars(schema_with = "crate::duration::schema", extend("default" = "4h"))]
-    #[x_kube(
-        validation = Rule::new("self > duration('0s') && self <= duration('168h')")
-            .message("lifetime is more than 0s and at most 168h")
-    )]
-    pub lifetime: Span,
-    /// How long nobody may use it before it ends; 0s turns this off. Without it, 30m, or lifetime when that is shorter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::duration::schema")]
-    pub idle: Option<Span>,
-    /// How long a pod may take until the model answers; without it, 20m, or three times the plan's estimate when that is longer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::duration::schema")]
-    #[x_kube(
-        validation = Rule::new("self > duration('0s')").message("startup is more than 0s")
-    )]
-    pub startup: Option<Span>,
-    /// How many pods a run may use.
-    #[serde(default = "default_attempts")]
-    #[schemars(extend("default" = 3, "format" = "int32", "minimum" = 1, "maximum" = 10))]
-    pub attempts: u32,
-}
-
-/// How a session ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Teardown {
-    /// How long clearing the host may take before it is terminated anyway.
-    #[serde(default = "default_wipe")]
-    #[schemars(schema_with = "crate::duration::schema", extend("default" = "60s"))]
-    #[x_kube(
-        validation = Rule::new("self <= duration('10m')").message("wipeTimeout is at most 10m")
-    )]
-    pub wipe_timeout: Span,
-}
-
-impl Default for Gpu {
-    fn default() -> Self {
-        Self {
-            types: Vec::new(),
-            count: 1,
-            min_memory: None,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_hourly_cost: default_hourly(),
-            max_total_cost: None,
-            lifetime: default_lifetime(),
-            idle: None,
-            startup: None,
-            attempts: default_attempts(),
-        }
-    }
-}
-
-impl Default for Teardown {
-    fn default() -> Self {
-        Self {
-            wipe_timeout: Span::seconds(60),
-        }
-    }
-}
-
 impl ChatSessionSpec {
     /// The spec of somebody who wrote nothing but the model.
     pub fn of(model: ModelId) -> Self {
@@ -481,31 +187,6 @@ impl ChatSessionSpec {
             limits: Limits::default(),
             teardown: Teardown::default(),
         }
-    }
-}
-
-impl Limits {
-    /// How long nobody may use the session before it ends; `None` when idleness never ends it.
-    pub fn idle_in_force(&self) -> Option<Span> {
-        const DEFAULT: Span = Span::minutes(30);
-        Some(self.idle.unwrap_or(DEFAULT.min(self.lifetime))).filter(|idle| !idle.is_zero())
-    }
-
-    /// How long a pod may take until the model answers, for a plan that expects `estimate`.
-    pub fn startup_in_force(&self, estimate: Span) -> Span {
-        const DEFAULT: Span = Span::minutes(20);
-        self.startup
-            .unwrap_or(DEFAULT.max(Span::seconds(estimate.as_secs().saturating_mul(3))))
-    }
-}
-
-impl Runtime {
-    /// The longest context that is chosen by itself.
-    pub const LONGEST_DEFAULT_CONTEXT: u32 = 32_768;
-
-    /// The image given, if one is.
-    pub fn image(&self) -> Option<&str> {
-        Some(self.image.as_str()).filter(|image| !image.is_empty())
     }
 }
 
@@ -529,26 +210,6 @@ fn one() -> u32 {
     1
 }
 
-fn default_hourly() -> Dollars {
-    Dollars::whole(1)
-}
-
-fn default_lifetime() -> Span {
-    Span::hours(4)
-}
-
-fn default_attempts() -> u32 {
-    3
-}
-
-fn default_wipe() -> Span {
-    Span::seconds(60)
-}
-
 fn token() -> String {
     "token".to_owned()
-}
-
-fn context_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "integer", "format": "int32", "minimum": 256, "maximum": 16_777_216 })
 }
