@@ -15,6 +15,7 @@ mod machine;
 mod namespace;
 mod network;
 mod none;
+mod owned;
 mod process;
 mod relay;
 pub mod trial;
@@ -27,7 +28,7 @@ pub use machine::Machine;
 pub enum Isolation {
     /// Root's own mount, PID, IPC, UTS and network namespaces over an overlay of `/`; users and packages stay inside.
     Namespace,
-    /// The same for an ordinary user, in a user namespace.
+    /// The same for an ordinary user who has subordinate ids, in a user namespace.
     Userns,
     /// A process group with private folders and an sshd port of its own; users and loopback are shared.
     Process,
@@ -143,6 +144,8 @@ impl Error {
 pub enum Hosts {
     /// See [`Isolation::Namespace`].
     Namespace,
+    /// See [`Isolation::Userns`].
+    Userns,
     /// See [`Isolation::Process`].
     Process,
     /// See [`Isolation::Light`].
@@ -157,6 +160,7 @@ impl Hosts {
     pub fn isolation(&self) -> Isolation {
         match self {
             Self::Namespace => Isolation::Namespace,
+            Self::Userns => Isolation::Userns,
             Self::Process => Isolation::Process,
             Self::Light(_) => Isolation::Light,
             Self::None => Isolation::None,
@@ -171,7 +175,7 @@ impl Hosts {
         static FOUND: OnceCell<Hosts> = OnceCell::const_new();
         let search = async {
             let mut reasons = Vec::new();
-            for hosts in [Self::Namespace, Self::Process] {
+            for hosts in [Self::Namespace, Self::Userns, Self::Process] {
                 match hosts.works().await {
                     Ok(()) => return Ok(hosts),
                     Err(why) => reasons.push(format!("{}: {why}", hosts.isolation())),
@@ -196,7 +200,8 @@ impl Hosts {
     /// Says what is missing, or what the recipe wrote.
     pub async fn start(&self, spec: HostSpec) -> Result<Machine, Error> {
         match self {
-            Self::Namespace => namespace::start(spec).await,
+            Self::Namespace => namespace::start(namespace::Rights::Root, spec).await,
+            Self::Userns => namespace::start(namespace::Rights::User, spec).await,
             Self::Process => process::start(spec).await,
             Self::Light(script) => light::start(script.clone(), spec).await,
             Self::None => Ok(none::start()),

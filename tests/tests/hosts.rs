@@ -22,7 +22,7 @@ use tokio::process::Command;
 /// The modes that are real and can be had here.
 async fn modes() -> Vec<Hosts> {
     let mut modes = Vec::new();
-    for mode in [Hosts::Namespace, Hosts::Process] {
+    for mode in [Hosts::Namespace, Hosts::Userns, Hosts::Process] {
         if mode.works().await.is_ok() {
             modes.push(mode);
         }
@@ -33,16 +33,18 @@ async fn modes() -> Vec<Hosts> {
 
 /// A mode that separates networks and users, if one can be had here.
 async fn separated() -> Option<Hosts> {
-    let found = modes()
-        .await
-        .into_iter()
-        .find(|hosts| hosts.isolation() != Isolation::Process);
-    if found.is_none() {
-        skipped::because(
-            "pods are plain processes here: nothing separates their networks and users",
-        );
+    let mut reasons = Vec::new();
+    for hosts in [Hosts::Namespace, Hosts::Userns] {
+        match hosts.works().await {
+            Ok(()) => return Some(hosts),
+            Err(why) => reasons.push(why.to_string()),
+        }
     }
-    found
+    skipped::because(&format!(
+        "nothing separates networks and users here: {}",
+        reasons.join("; ")
+    ));
+    None
 }
 
 fn spec(pod: &str, script: &str) -> HostSpec {
@@ -522,50 +524,37 @@ fn walk(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
-async fn an_ordinary_user_has_machines_too() {
-    if !rustix::process::geteuid().is_root() {
-        // Then all the others have shown it.
-        return;
-    }
+/// Runs tests of this file as a user whom only they have heard of, with or without subordinate ids.
+async fn as_somebody(ids: &str, tests: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(
         folder.path(),
         std::os::unix::fs::PermissionsExt::from_mode(0o777),
     )
     .unwrap();
-    let passwd = folder.path().join("passwd");
     let users = std::fs::read_to_string("/etc/passwd").unwrap();
     std::fs::write(
-        &passwd,
+        folder.path().join("passwd"),
         format!("{users}\nsomebody:x:54321:54321::/:/bin/sh\n"),
     )
     .unwrap();
-    // A user whom only this process and its children have heard of.
-    let become_somebody = "mount --bind \"$1\" /etc/passwd; shift; \
+    std::fs::write(folder.path().join("ids"), ids).unwrap();
+    let become_somebody = "mount --bind passwd /etc/passwd; mount --bind ids /etc/subuid; mount --bind ids /etc/subgid; \
         exec setpriv --reuid 54321 --regid 54321 --clear-groups \"$@\"";
-    let prefix = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        become_somebody,
-        "sh",
-        passwd.to_str().unwrap(),
-    ];
-    for test in [
-        "openssh_gets_in_runs_commands_and_moves_files",
-        "the_end_of_pid_1_is_the_end_of_the_machine_and_is_seen",
-    ] {
-        let mut tests = again(&prefix, test);
-        tests
+    for test in tests {
+        let mut somebody = again(
+            &["unshare", "--mount", "sh", "-c", become_somebody, "sh"],
+            test,
+        );
+        somebody
             .env("TMPDIR", folder.path())
-            .env("HOME", folder.path());
-        let output = tests.output().await.unwrap();
+            .env("HOME", folder.path())
+            .current_dir(folder.path());
+        let output = somebody.output().await.unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
         assert!(
-            output.status.success() && said.contains("1 passed"),
+            output.status.success() && said.contains("1 passed") && !said.contains("skipped:"),
             "{said}"
         );
     }
@@ -574,6 +563,42 @@ async fn an_ordinary_user_has_machines_too() {
             .iter()
             .all(|path| !path.contains("/pod-"))
     );
+}
+
+#[tokio::test]
+async fn an_ordinary_user_has_machines_too() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped::because(
+            "only root can become another user; the other tests have shown it for this one",
+        );
+    }
+    let tests = [
+        "openssh_gets_in_runs_commands_and_moves_files",
+        "the_end_of_pid_1_is_the_end_of_the_machine_and_is_seen",
+    ];
+    as_somebody("", &tests).await;
+}
+
+#[tokio::test]
+async fn an_ordinary_user_with_subordinate_ids_has_machines_with_users_and_a_network_of_their_own()
+{
+    if !rustix::process::geteuid().is_root() {
+        return skipped::because("only root can become another user");
+    }
+    if srchat_tests::tools::on_path("newuidmap").is_none() || !Path::new("/etc/subuid").exists() {
+        return skipped::because(
+            "there is no newuidmap (Debian: apt-get install uidmap), so nobody has subordinate ids",
+        );
+    }
+    let tests = [
+        "openssh_gets_in_runs_commands_and_moves_files",
+        "the_network_of_a_namespace_reaches_what_is_listed_and_nothing_else",
+        "a_port_inside_is_closed_to_the_outside",
+        "users_and_files_made_inside_stay_inside",
+        "an_image_ships_what_it_is_said_to_ship",
+        "machines_end_with_the_process_that_started_them_however_it_ends",
+    ];
+    as_somebody("somebody:700000:65536\n", &tests).await;
 }
 
 #[tokio::test]

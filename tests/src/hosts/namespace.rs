@@ -1,4 +1,4 @@
-//! A machine in namespaces of its own, made by root with util-linux's `unshare`.
+//! A machine in namespaces of its own, made with util-linux's `unshare`: by root, or by a user who has subordinate ids.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,14 +12,26 @@ use super::{Error, HostSpec, Isolation, Machine};
 
 const RECIPE: &str = include_str!("namespace.sh");
 
-pub(super) async fn start(spec: HostSpec) -> Result<Machine, Error> {
+/// Who makes the namespaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rights {
+    Root,
+    /// In a user namespace; root inside is that user outside.
+    User,
+}
+
+pub(super) async fn start(rights: Rights, spec: HostSpec) -> Result<Machine, Error> {
     let pod = spec.pod_id.clone();
     let reach = spec.reach.clone();
-    let command = command(&spec);
+    let command = command(rights, &spec);
     let prepare = move |recipe: &mut keeper::Recipe| {
         let pid = recipe.up()?;
         let end = End::of(pid, Signal::KILL)?;
-        let inside = Inside::of(pid).map_err(|e| format!("no network namespace: {e}"))?;
+        let inside = match rights {
+            Rights::Root => Inside::of(pid),
+            Rights::User => Inside::of_user(pid),
+        };
+        let inside = inside.map_err(|e| format!("no way into its network: {e}"))?;
         inside
             .raise_loopback()
             .map_err(|e| format!("loopback stays down: {e}"))?;
@@ -42,8 +54,12 @@ pub(super) async fn start(spec: HostSpec) -> Result<Machine, Error> {
         exit,
         made: (inside, listeners),
     } = kept;
+    let isolation = match rights {
+        Rights::Root => Isolation::Namespace,
+        Rights::User => Isolation::Userns,
+    };
     Machine::around(
-        Isolation::Namespace,
+        isolation,
         keeper::Kept {
             end,
             output,
@@ -56,19 +72,14 @@ pub(super) async fn start(spec: HostSpec) -> Result<Machine, Error> {
     .map_err(|e| Error::start(&pod, e.to_string()))
 }
 
-fn command(spec: &HostSpec) -> Command {
+fn command(rights: Rights, spec: &HostSpec) -> Command {
     let mut command = Command::new("setpriv");
-    command.args([
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--mount",
-        "--pid",
-        "--net",
-        "--ipc",
-        "--uts",
-        "--cgroup",
-    ]);
+    command.args(["--pdeathsig", "KILL", "unshare"]);
+    if rights == Rights::User {
+        // The caller becomes root inside; the subordinate ids become everybody else.
+        command.args(["--user", "--map-root-user", "--map-auto"]);
+    }
+    command.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup"]);
     command.args(["--fork", "--kill-child=SIGKILL", "sh", "-c", RECIPE, "sh"]);
     let image = &spec.image;
     let hidden = [
@@ -80,12 +91,16 @@ fn command(spec: &HostSpec) -> Command {
         .into_iter()
         .filter_map(|(name, ships)| (!ships).then_some(name))
         .collect();
-    command.arg(image.shm.to_string()).arg(&spec.pod_id);
-    command.arg(
-        std::env::var_os("HOME")
-            .filter(|home| home.as_encoded_bytes().starts_with(b"/"))
-            .unwrap_or("/root".into()),
-    );
+    let home = std::env::var_os("HOME").filter(|home| home.as_encoded_bytes().starts_with(b"/"));
+    command.arg(if rights == Rights::Root {
+        "root"
+    } else {
+        "user"
+    });
+    command
+        .arg(image.shm.to_string())
+        .arg(&spec.pod_id)
+        .arg(home.unwrap_or("/root".into()));
     command
         .arg(hidden.join(" "))
         .arg(if image.mirror { "yes" } else { "no" });

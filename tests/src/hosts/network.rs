@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::owned::Owned;
 
 /// Loopback answers at once, or its listener's queue is full.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -19,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(super) enum Inside {
     /// In a network namespace that this process may enter.
     Namespace(Arc<File>),
+    /// In one that belongs to a user namespace of ours.
+    Owned(Arc<Owned>),
     /// On our own loopback; sshd has this port instead of 22.
     Here { sshd: u16 },
 }
@@ -31,51 +35,69 @@ impl Inside {
         ))?)))
     }
 
+    /// Likewise, where a user namespace is between us and it.
+    pub(super) fn of_user(pid: i32) -> io::Result<Self> {
+        Ok(Self::Owned(Arc::new(Owned::enter(pid)?)))
+    }
+
     /// Connects to a port of the machine's loopback.
     pub(super) fn connect(&self, port: u16) -> io::Result<TcpStream> {
-        let port = match self {
-            Self::Here { sshd } if port == 22 => *sshd,
-            Self::Here { .. } | Self::Namespace(_) => port,
-        };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        self.enter(move || TcpStream::connect_timeout(&address, CONNECT))
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match self {
+            Self::Namespace(namespace) => enter(namespace, move || {
+                TcpStream::connect_timeout(&at(port), CONNECT)
+            }),
+            Self::Owned(owned) => {
+                Ok(socket(owned.ask(&format!("connect 127.0.0.1 {port}"))?)?.into())
+            }
+            Self::Here { sshd } if port == 22 => TcpStream::connect_timeout(&at(*sshd), CONNECT),
+            Self::Here { .. } => TcpStream::connect_timeout(&at(port), CONNECT),
+        }
     }
 
     /// Listens at an address of the machine's loopback.
     pub(super) fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        self.enter(move || TcpListener::bind(address))
+        match self {
+            Self::Namespace(namespace) => enter(namespace, move || TcpListener::bind(address)),
+            Self::Owned(owned) => {
+                Ok(
+                    socket(owned.ask(&format!("listen {} {}", address.ip(), address.port()))?)?
+                        .into(),
+                )
+            }
+            Self::Here { .. } => TcpListener::bind(address),
+        }
     }
 
     /// Brings the loopback interface up: a new network namespace has it down, and nothing else.
     pub(super) fn raise_loopback(&self) -> io::Result<()> {
-        self.enter(raise_loopback)
-    }
-
-    /// Does something on a thread that is inside.
-    fn enter<T: Send + 'static>(
-        &self,
-        act: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
         match self {
-            Self::Here { .. } => act(),
-            Self::Namespace(namespace) => {
-                let namespace = namespace.clone();
-                let inside =
-                    std::thread::Builder::new()
-                        .name("inside".into())
-                        .spawn(move || {
-                            move_into_link_name_space(
-                                namespace.as_fd(),
-                                Some(LinkNameSpaceType::Network),
-                            )?;
-                            act()
-                        })?;
-                inside
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("the thread inside panicked")))
-            }
+            Self::Namespace(namespace) => enter(namespace, raise_loopback),
+            Self::Owned(owned) => owned.ask("up").map(drop),
+            Self::Here { .. } => Ok(()),
         }
     }
+}
+
+fn socket(answer: Option<OwnedFd>) -> io::Result<OwnedFd> {
+    answer.ok_or_else(|| io::Error::other("no socket came with the answer"))
+}
+
+/// Does something on a thread that is inside.
+fn enter<T: Send + 'static>(
+    namespace: &Arc<File>,
+    act: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let namespace = namespace.clone();
+    let inside = std::thread::Builder::new()
+        .name("inside".into())
+        .spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            act()
+        })?;
+    inside
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread inside panicked")))
 }
 
 /// `RTM_NEWLINK` for interface 1 (always `lo`) with `IFF_UP`: struct nlmsghdr and struct ifinfomsg of rtnetlink(7).
