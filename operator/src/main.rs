@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use srchat_operator::args::{Arguments, Command};
-use srchat_operator::{gateway, telemetry};
+use srchat_operator::{gateway, session, telemetry};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -30,7 +30,7 @@ fn run(arguments: Arguments) -> Outcome {
         .build()?;
     runtime.block_on(async {
         match arguments.command {
-            Command::Controller(_) => Err("this build has no controller".into()),
+            Command::Controller(args) => Ok(session::run(*args).await?),
             Command::Gateway(args) => Ok(gateway::run(args).await?),
             Command::Sweep(_) => Err("this build has no sweep".into()),
         }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -136,8 +135,8 @@ pub struct Expiry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteHost {
-    /// sshd's public address.
-    pub address: SocketAddr,
+    /// sshd's public address, `host:port`.
+    pub address: String,
     /// The pin.
     pub host_key: HostKey,
     /// The account that the gateways' key opens; `srchat-gw` wherever the host has users.
@@ -294,7 +293,7 @@ mod tests {
             idle_seconds: Some(1800),
             ready: None,
             host: Some(RouteHost {
-                address: "127.0.0.1:22".parse().unwrap(),
+                address: "127.0.0.1:22".into(),
                 host_key: key().public(),
                 user: "srchat-gw".into(),
                 key: key(),

@@ -1,5 +1,283 @@
-//! The ChatSession controller.
+//! The ChatSession controller: observe, decide, act, report, one action a pass. This file is the table of contents, and the loop.
 
+mod act;
+pub mod context;
 pub mod decide;
 pub mod ledger;
 pub mod observe;
+pub mod report;
+mod run;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action as Next;
+use kube::{Api, ResourceExt as _};
+use srchat_crds::ChatSession;
+use srchat_crds::status::ChatSessionStatus;
+
+use act::{Failure, Pass, act};
+use context::{Context, Memory};
+use decide::{Decision, decide};
+use ledger::Ledger;
+use ledger::store::Stored;
+use observe::{LedgerSeen, Observation, read};
+
+pub use run::{Stopped, run};
+
+/// Looks in one pass: each kind of look once, and each once more after another has changed the picture.
+const LOOKS: u32 = 12;
+/// Passes in one go, before other sessions get their turn: a whole start or end without a wait is shorter.
+const PASSES: u32 = 40;
+/// After a failure: doubled each time up to the longest.
+const BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+
+/// Why a pass came to nothing: only what could not be learned. What the world says is never an error.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {what} the session")]
+pub(crate) struct Unlearned {
+    what: &'static str,
+    source: kube::Error,
+}
+
+/// Everything that is to be done about one session now, and when to look again.
+pub(crate) async fn reconcile(
+    session: Arc<ChatSession>,
+    context: Arc<Context>,
+) -> Result<Next, Unlearned> {
+    let uid = session.uid().unwrap_or_default();
+    context.place(
+        &uid,
+        session.namespace().unwrap_or_default(),
+        session.name_any(),
+    );
+    let mut memory = context.recall(&uid);
+    let outcome = passes(session, &context, &mut memory).await;
+    let gone = matches!(outcome, Ok(None));
+    let next = match outcome {
+        Ok(next) => Ok(next.unwrap_or_else(Next::await_change)),
+        Err(error) => {
+            memory.failures = memory.failures.saturating_add(1);
+            tracing::warn!(uid, error = %error.source, "{error}");
+            Ok(Next::requeue(backoff(memory.failures)))
+        }
+    };
+    if gone {
+        context.forget(&uid);
+    } else {
+        context.remember(&uid, memory);
+    }
+    next
+}
+
+/// Passes until there is something to wait for. `None`: the session is gone.
+async fn passes(
+    mut session: Arc<ChatSession>,
+    context: &Context,
+    memory: &mut Memory,
+) -> Result<Option<Next>, Unlearned> {
+    for _ in 0..PASSES {
+        let (mut seen, stored) =
+            read::observe(context, &session, memory)
+                .await
+                .map_err(|source| Unlearned {
+                    what: "read",
+                    source,
+                })?;
+        let decision = settle(context, &session, memory, &mut seen).await;
+        let outcome = perform(context, &session, memory, (&seen, &stored, &decision)).await;
+        let trouble = match &outcome {
+            Ok(()) => None,
+            Err(failure) if failure.overtaken() => None,
+            Err(failure) => Some(describe(failure)),
+        };
+        let released = decision.action == Some(decide::Action::Release) && outcome.is_ok();
+        if released {
+            return Ok(None);
+        }
+        let status = report(
+            context,
+            &session,
+            memory,
+            (&seen, &decision, trouble.as_deref()),
+        )
+        .await;
+        let status = status.map_err(|source| Unlearned {
+            what: "report",
+            source,
+        })?;
+        if let Some(trouble) = trouble {
+            memory.failures = memory.failures.saturating_add(1);
+            tracing::warn!(session = %session.name_any(), trouble, "an action failed");
+            return Ok(Some(Next::requeue(backoff(memory.failures))));
+        }
+        memory.failures = 0;
+        if decision.idle() {
+            return Ok(Some(again(&decision)));
+        }
+        // As the API server has it now: a deletion in the meantime is the next thing to know.
+        session = match fresh(context, &session, status).await {
+            Ok(Some(session)) => session,
+            Ok(None) => return Ok(None),
+            Err(source) => {
+                return Err(Unlearned {
+                    what: "read",
+                    source,
+                });
+            }
+        };
+    }
+    Ok(Some(Next::requeue(Duration::ZERO)))
+}
+
+/// Decides, and makes the looks that decisions ask for, until one needs no more of them.
+async fn settle(
+    context: &Context,
+    session: &ChatSession,
+    memory: &mut Memory,
+    seen: &mut Observation,
+) -> Decision {
+    let mut decision = decide(seen);
+    for _ in 0..LOOKS {
+        let Some(look) = decision.look.take() else {
+            return decision;
+        };
+        tracing::debug!(session = %session.name_any(), ?look, "look");
+        read::look(context, session, memory, seen, look).await;
+        decision = decide(seen);
+    }
+    // Whatever it still wants to know, it may ask for in the next pass.
+    decision.again = Some(seen.now + BACKOFF);
+    decision.look = None;
+    decision
+}
+
+async fn perform(
+    context: &Context,
+    session: &ChatSession,
+    memory: &mut Memory,
+    (seen, stored, decision): (&Observation, &Stored, &Decision),
+) -> Result<(), Failure> {
+    let Some(action) = decision.action.clone() else {
+        return Ok(());
+    };
+    let name = action.name();
+    tracing::debug!(session = %session.name_any(), action = name, "act");
+    context
+        .metrics
+        .passes
+        .get_or_create(&crate::metrics::OutcomeLabels { outcome: name })
+        .inc();
+    let before = ledger_of(seen);
+    let mut events = report::events::of_action(&action, before);
+    let outcome = act(
+        &Pass {
+            context,
+            session,
+            seen,
+            stored,
+        },
+        memory,
+        action,
+    )
+    .await;
+    if outcome.is_ok() {
+        if let Some(before) =
+            before.filter(|_| decision.action.as_ref().is_some_and(decide::Action::tells))
+        {
+            let after = context.ledgers.read(&seen.session.uid).await;
+            if let Ok(Stored {
+                seen: LedgerSeen::Is(after),
+                version: _,
+            }) = after
+            {
+                events.extend(report::events::of_ledgers(before, &after));
+            }
+        }
+        report::publish::events(context, session, events).await;
+    }
+    outcome
+}
+
+async fn report(
+    context: &Context,
+    session: &ChatSession,
+    memory: &mut Memory,
+    (seen, decision, trouble): (&Observation, &Decision, Option<&str>),
+) -> Result<ChatSessionStatus, kube::Error> {
+    let previous = session.status.clone().unwrap_or_default();
+    let endpoint = context
+        .front
+        .endpoint(&seen.session.namespace, &seen.session.name);
+    let written = memory.written;
+    let facts = report::Facts {
+        seen,
+        decision,
+        trouble,
+        endpoint: &endpoint,
+        previous: &previous,
+        written,
+    };
+    let status = report::status(facts);
+    if report::publish::status(context, session, &status).await? {
+        memory.written = Some(seen.now);
+        let events = report::events::of_conditions(&previous.conditions, &status.conditions);
+        report::publish::events(context, session, events).await;
+        report::publish::route(context, seen, decision, &status).await?;
+    }
+    Ok(status)
+}
+
+async fn fresh(
+    context: &Context,
+    session: &ChatSession,
+    status: ChatSessionStatus,
+) -> Result<Option<Arc<ChatSession>>, kube::Error> {
+    let namespace = session.namespace().unwrap_or_default();
+    let api: Api<ChatSession> = Api::namespaced(context.client.clone(), &namespace);
+    let found = api.get_opt(&session.name_any()).await?;
+    Ok(found
+        .filter(|found| found.uid() == session.uid())
+        .map(|found| {
+            Arc::new(ChatSession {
+                status: Some(status),
+                ..found
+            })
+        }))
+}
+
+fn again(decision: &Decision) -> Next {
+    match decision.again {
+        None => Next::await_change(),
+        Some(at) => {
+            let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+            Next::requeue(wait)
+        }
+    }
+}
+
+fn ledger_of(seen: &Observation) -> Option<&Ledger> {
+    match &seen.ledger {
+        LedgerSeen::Is(ledger) => Some(ledger),
+        LedgerSeen::Missing | LedgerSeen::Unreadable => None,
+    }
+}
+
+/// A failure and its cause, for a condition.
+fn describe(failure: &Failure) -> String {
+    match std::error::Error::source(failure) {
+        Some(cause) => format!("{failure}: {cause}"),
+        None => failure.to_string(),
+    }
+}
+
+/// Doubled with every failure in a row, with a quarter of jitter, so that a thousand sessions do not come back at once.
+fn backoff(failures: u32) -> Duration {
+    let whole = BACKOFF
+        .saturating_mul(1 << failures.saturating_sub(1).min(9))
+        .min(LONGEST_BACKOFF);
+    let jitter = u32::from(crate::installation::random::<1>()[0]);
+    whole - whole / 4 + whole / 4 * jitter / 255
+}

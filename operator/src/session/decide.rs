@@ -32,6 +32,7 @@ use super::observe::{
     LedgerSeen, List, NoAccount, NoPlan, Observation, Proposal, Published, RouteSeen, UnreadWhy,
 };
 
+pub(crate) use limits::idle_due;
 pub use limits::{Expiry, Near};
 
 /// After a look that failed, before it is tried again, where the failure does not say.
@@ -142,6 +143,33 @@ pub enum Action {
     Release,
     /// Delete a session whose plan nobody confirmed in time.
     Discard,
+}
+
+impl Action {
+    /// A word for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::Guard => "guard",
+            Self::Note(_) => "note",
+            Self::Publish => "publish",
+            Self::Rent { .. } => "rent",
+            Self::Deploy { .. } => "deploy",
+            Self::OpenDoor { .. } => "open_door",
+            Self::CloseDoor => "close_door",
+            Self::DropRoute => "drop_route",
+            Self::Clear { .. } => "clear",
+            Self::Terminate { .. } => "terminate",
+            Self::Receipt => "receipt",
+            Self::Release => "release",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// Whether what it did shows only in the ledger afterwards.
+    pub fn tells(&self) -> bool {
+        matches!(self, Self::Rent { .. } | Self::Clear { .. })
+    }
 }
 
 /// Where a session stands, for status and people.

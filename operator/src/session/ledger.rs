@@ -2,6 +2,7 @@
 //! only, and the sole memory that `decide` trusts. Status is a projection of it and never read back.
 
 pub mod change;
+pub mod store;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! All that one decision is made of. Reads only; what could not be read is a value, not an error. Nothing here decides.
 
+pub(crate) mod read;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use srchat_crds::conditions::Planned;
 use srchat_crds::{Dollars, status};
 
 use crate::host::{BootId, Medium};
+pub use crate::lease::Gap;
 use crate::plan::{OfferKey, Plan};
 use crate::provider::{Address, Fingerprint, PodId, PodStatus};
 use crate::ssh::HostKey;
@@ -115,15 +118,6 @@ pub enum NoAccount {
     Missing,
     /// The provider does not accept it.
     Refused,
-}
-
-/// A time in which no controller renewed the Lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last renewal before it.
-    pub from: Timestamp,
-    /// The first one after it.
-    pub until: Timestamp,
 }
 
 /// The session's way in.
