@@ -122,13 +122,14 @@ async fn drain(
 }
 
 impl Stream {
-    /// The next event, for commands that want stdout and stderr apart.
-    pub(super) async fn event(&mut self) -> Option<Event> {
-        let event = self.incoming.recv().await?;
-        if let Event::Data(data) = &event {
-            self.queued.fetch_sub(data.len(), Ordering::Relaxed);
-        }
-        Some(event)
+    /// Both directions at once, for commands that want stdout and stderr apart: a command may end without reading its input,
+    /// and whoever only wrote would wait for ever.
+    pub(super) fn halves(&mut self) -> (Events<'_>, &mut (dyn AsyncWrite + Send + Unpin)) {
+        let events = Events {
+            incoming: &mut self.incoming,
+            queued: &self.queued,
+        };
+        (events, &mut self.outgoing)
     }
 
     /// Waits for a command's end, what it still says not kept, and gives its status, if the host told one.
@@ -175,6 +176,23 @@ impl Stream {
             self.take(event);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// What comes in, message by message.
+pub(super) struct Events<'a> {
+    incoming: &'a mut mpsc::UnboundedReceiver<Event>,
+    queued: &'a AtomicUsize,
+}
+
+impl Events<'_> {
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        let event = self.incoming.recv().await?;
+        if let Event::Data(data) = &event {
+            self.queued.fetch_sub(data.len(), Ordering::Relaxed);
+        }
+        Some(event)
     }
 }
 

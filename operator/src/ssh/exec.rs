@@ -1,11 +1,12 @@
 //! One command, its input, and all that it said, within bounds.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::channel::{End, Event, Stream};
+use super::channel::{End, Event};
 use super::connect::{Connection, Error};
 
 /// What a command may take.
@@ -63,10 +64,15 @@ impl Connection {
             stdout: Vec::new(),
             stderr: Vec::new(),
         };
-        feed(&mut stream, stdin).await;
+        let (mut events, sink) = stream.halves();
+        let mut feeding = std::pin::pin!(feed(sink, stdin));
         let mut exited = false;
         loop {
-            match stream.event().await {
+            let event = tokio::select! {
+                event = events.next() => event,
+                never = &mut feeding => match never {},
+            };
+            match event {
                 Some(Event::Data(data)) => {
                     if output.stdout.len() + data.len() > limit {
                         return Err(Error::TooMuch(limit));
@@ -92,8 +98,10 @@ impl Connection {
     }
 }
 
-/// Writes stdin and closes it. A command that ends without reading all of it is no failure of ours: its status tells.
-async fn feed(stream: &mut Stream, stdin: &[u8]) {
-    let _ = stream.write_all(stdin).await;
-    let _ = stream.shutdown().await;
+/// Writes stdin, closes it, and then waits for ever. A command that ends without reading all of it is no failure of ours: its
+/// status tells.
+async fn feed(sink: &mut (dyn AsyncWrite + Send + Unpin), stdin: &[u8]) -> Infallible {
+    let _ = sink.write_all(stdin).await;
+    let _ = sink.shutdown().await;
+    std::future::pending().await
 }
