@@ -10,6 +10,7 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    iter,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -38,10 +39,35 @@ const LIST: Duration = Duration::from_secs(20);
 const GET: Duration = Duration::from_secs(10);
 /// Ending releases a machine before it answers; asked again when this was too short, which harms nobody.
 const END: Duration = Duration::from_secs(20);
-/// The catalog computes stock for every GPU and data center.
-const CATALOG: Duration = Duration::from_secs(20);
-/// Billing sums up a month.
-const BILLING: Duration = Duration::from_secs(30);
+/// The catalog computes stock for every GPU and data center, and billing sums up a month.
+const REPORT: Duration = Duration::from_secs(30);
+
+/// How long each kind of call may take, its answer read to the end. The defaults are for the internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// S2's request timeout.
+    pub create: Duration,
+    /// One page of the list.
+    pub list: Duration,
+    /// One pod.
+    pub get: Duration,
+    /// The end of a pod.
+    pub end: Duration,
+    /// Catalog and billing.
+    pub report: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            create: CREATE,
+            list: LIST,
+            get: GET,
+            end: END,
+            report: REPORT,
+        }
+    }
+}
 
 /// More than the longest answer seen; a body that goes on beyond it is not an answer.
 const LARGEST_BODY: usize = 64 << 20;
@@ -56,6 +82,7 @@ pub struct RunPod(Arc<Inner>);
 struct Inner {
     base: Url,
     key: Key,
+    patience: Patience,
     /// Sends what must not be sent twice: a connection of its own for each request, so that no library can re-send one.
     once: Client,
     /// Everything else.
@@ -82,6 +109,11 @@ pub enum Misconfigured {
 impl RunPod {
     /// A client for the API at `base` (`https://api.runpod.io/v2`). Nothing is sent yet.
     pub fn new(base: &str, key: Key) -> Result<Self, Misconfigured> {
+        Self::with_patience(base, key, Patience::default())
+    }
+
+    /// The same with other time limits: those of a test, whose provider is on the same machine.
+    pub fn with_patience(base: &str, key: Key, patience: Patience) -> Result<Self, Misconfigured> {
         let base = base_url(base)?;
         let once = client(&base)
             .http1_only()
@@ -92,6 +124,7 @@ impl RunPod {
         Ok(Self(Arc::new(Inner {
             base,
             key,
+            patience,
             once,
             pooled,
             budget: Mutex::default(),
@@ -105,9 +138,14 @@ impl RunPod {
 
     /// Whether the key may see pods. Whether it may create them shows only when one is created.
     pub async fn check_key(&self) -> Result<(), Error> {
-        self.json(Act::Read, Purpose::List, LIST, self.get_request(&["pods"]))
-            .await
-            .map(drop)
+        self.json(
+            Act::Read,
+            Purpose::List,
+            self.0.patience.list,
+            self.get_request(&["pods"]),
+        )
+        .await
+        .map(drop)
     }
 
     /// Rents a pod, once: leaves only if its time limit ends before `deadline`, and is given up then at the latest.
@@ -121,10 +159,12 @@ impl RunPod {
             .post(self.url(&["pods"]))
             .json(&wire::new_pod(new));
         self.admit(Purpose::Create)?;
-        if Instant::now() + CREATE > deadline {
+        if Instant::now() + self.0.patience.create > deadline {
             return Err(answer::unavailable("the time to send this request is over"));
         }
-        let body = self.send(Act::Create, CREATE, request).await?;
+        let body = self
+            .send(Act::Create, self.0.patience.create, request)
+            .await?;
         wire::pod(&body).map_err(|error| answer::unreadable(Act::Create, &error))
     }
 
@@ -139,7 +179,9 @@ impl RunPod {
             if let Some(cursor) = &cursor {
                 request = request.query(&[("cursor", cursor)]);
             }
-            let body = self.json(Act::Read, Purpose::List, LIST, request).await?;
+            let body = self
+                .json(Act::Read, Purpose::List, self.0.patience.list, request)
+                .await?;
             let (page, next) =
                 wire::page(&body).map_err(|error| answer::unreadable(Act::Read, &error))?;
             pods.extend(page.into_iter().map(|pod| (pod.id.clone(), pod)));
@@ -168,7 +210,7 @@ impl RunPod {
             .json(
                 Act::Read,
                 Purpose::Get,
-                GET,
+                self.0.patience.get,
                 self.get_request(&["pods", id.as_str()]),
             )
             .await?;
@@ -186,7 +228,9 @@ impl RunPod {
     pub async fn delete(&self, id: &PodId) -> Result<(), Error> {
         self.admit(Purpose::End)?;
         let request = self.0.pooled.delete(self.url(&["pods", id.as_str()]));
-        self.send(Act::End, END, request).await.map(drop)
+        self.send(Act::End, self.0.patience.end, request)
+            .await
+            .map(drop)
     }
 
     /// The last `tail` lines (5,000 at most) that the pod's container has written so far.
@@ -218,7 +262,7 @@ impl RunPod {
         ];
         let request = self.get_request(&["catalog", "gpus"]).query(&asked);
         let body = self
-            .json(Act::Read, Purpose::Catalog, CATALOG, request)
+            .json(Act::Read, Purpose::Catalog, self.0.patience.report, request)
             .await?;
         wire::offers(&body, cloud, count).map_err(|error| answer::unreadable(Act::Read, &error))
     }
@@ -232,7 +276,7 @@ impl RunPod {
         ];
         let request = self.get_request(&["billing", "pods"]).query(&asked);
         let body = self
-            .json(Act::Read, Purpose::Billing, BILLING, request)
+            .json(Act::Read, Purpose::Billing, self.0.patience.report, request)
             .await?;
         wire::billed(&body, id).map_err(|error| answer::unreadable(Act::Read, &error))
     }
@@ -350,6 +394,11 @@ fn client(base: &Url) -> reqwest::ClientBuilder {
         .redirect(redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never());
+    let builder = match base.scheme() {
+        // Plain HTTP is this machine's own: the system's roots, slow to read, would be trusted for nothing.
+        "http" => builder.tls_certs_only(iter::empty::<reqwest::Certificate>()),
+        _ => builder,
+    };
     // A proxy from the environment is for the internet, never for this machine.
     if is_loopback(base) {
         builder.no_proxy()

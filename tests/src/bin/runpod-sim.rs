@@ -5,13 +5,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use srchat_tests::{
     hosts::Hosts,
     runpod::{Boot, Clock, Limits, Options, Simulator},
 };
 
-/// Simulates RunPod's REST v2.
+/// Simulates RunPod's REST v2. What runs in its pods is real, unless --hosts none.
 #[derive(Parser)]
 struct Args {
     /// Port of the API on 127.0.0.1; 0 takes a free one.
@@ -35,16 +35,31 @@ struct Args {
     /// A pod's own key may not end it.
     #[arg(long)]
     own_key_may_not_delete: bool,
+    /// What runs in a pod.
+    #[arg(long, value_enum, default_value_t = Mode::Real)]
+    hosts: Mode,
     /// Loopback addresses that pods can reach besides the API, such as the Hub's.
     #[arg(long)]
     reach: Vec<SocketAddr>,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// The start command, with a real sshd, in the best isolation this machine gives.
+    Real,
+    /// Nothing.
+    None,
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
+    let hosts = match args.hosts {
+        Mode::Real => Hosts::real().await?,
+        Mode::None => Hosts::None,
+    };
     let simulator = Simulator::start(Options {
-        hosts: Hosts::None,
+        hosts,
         clock: Clock::running(),
         boot: if args.real_boot {
             Boot::real()

@@ -75,6 +75,7 @@ pub(super) async fn keep(shared: Arc<Shared>, id: String) {
                     () = shared.sleep(until) => {
                         if crash.is_some_and(|crash| crash <= shared.now()) && let Some(running) = machine.take() {
                             running.end().await;
+                            shared.with_pod(&id, |pod, faults, now| pod.strike(Kind::CrashLoop, faults, now));
                             shared.exited(&id, "killed");
                         }
                     }

@@ -98,6 +98,42 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every one of them.
+    pub const ALL: [Self; 32] = [
+        Self::CreateErrorAfter,
+        Self::CreateErrorBefore,
+        Self::CreateHangs,
+        Self::CreateLost,
+        Self::TwoPods,
+        Self::NoCapacity,
+        Self::PriceOther,
+        Self::ListLags,
+        Self::GetLags,
+        Self::DeleteErrorBefore,
+        Self::DeleteErrorAfter,
+        Self::DeleteLags,
+        Self::DeleteHangs,
+        Self::Lingers,
+        Self::NoPorts,
+        Self::StuckProvisioning,
+        Self::Error,
+        Self::CrashLoop,
+        Self::SshdLate,
+        Self::SshdAbsent,
+        Self::StaleAddress,
+        Self::ForeignHost,
+        Self::Vanishes,
+        Self::OwnKeyMayNotDelete,
+        Self::KeyRevoked,
+        Self::Forbidden,
+        Self::BalanceGone,
+        Self::RateLimited,
+        Self::Outage,
+        Self::Garbage,
+        Self::Truncated,
+        Self::BareErrors,
+    ];
+
     /// What `seconds` is when a fault does not say.
     fn usual_seconds(self) -> u64 {
         match self {

@@ -417,7 +417,12 @@ impl Pod {
             .fault(Kind::CrashLoop, faults, now)
             .map(|fault| fault.span().as_secs())
         {
-            Some(period) if period > 0 => run % period + 1,
+            Some(period) if period > 0 => {
+                if run >= period {
+                    self.strike(Kind::CrashLoop, faults, now);
+                }
+                run % period + 1
+            }
             _ => run + 1,
         }
     }

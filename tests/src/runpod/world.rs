@@ -411,41 +411,23 @@ impl World {
     pub(super) fn refresh(&mut self, now: Timestamp) {
         let (machines, hang_up) = (self.machines, self.decoys.hang_up);
         for pod in self.pods.values_mut() {
-            if let Some(container) = pod.container.filter(|_| pod.end.is_none())
-                && let Some(fault) = pod.fault(Kind::Vanishes, &mut self.faults, now)
-            {
-                let at = container.since + fault.span();
-                if at <= now {
-                    pod.strike(Kind::Vanishes, &mut self.faults, now);
-                    pod.end = Some(End {
-                        at,
-                        by: EndedBy::Provider,
-                        asked: at,
-                        shown_until: at,
-                    });
-                }
-            }
-            if machines {
-                continue;
-            }
+            let boots = pod.timeline.boots;
+            let due = !machines && pod.container.is_none() && !pod.stopped && boots <= now;
             let stuck = pod
                 .fault(Kind::StuckProvisioning, &mut self.faults, now)
                 .is_some();
-            let boots = pod.timeline.boots;
-            if pod.container.is_none()
-                && boots <= now
-                && !stuck
-                && !pod.stopped
-                && pod.end.is_none_or(|end| end.at >= boots)
-            {
+            if due && !stuck && pod.end.is_none_or(|end| end.at >= boots) {
                 pod.enter_container(Container {
                     since: boots,
                     address: hang_up,
                 });
             }
-            pod.gone = pod
-                .gone
-                .or(pod.end.map(|end| end.at).filter(|at| *at <= now));
+            pod.vanish_when_due(&mut self.faults, now);
+            if !machines {
+                pod.gone = pod
+                    .gone
+                    .or(pod.end.map(|end| end.at).filter(|at| *at <= now));
+            }
         }
     }
 
@@ -498,6 +480,25 @@ impl Pod {
             .fault(by, faults, now)
             .is_some_and(|fault| now < self.created + fault.span());
         hides && self.strike(by, faults, now).is_some()
+    }
+
+    fn vanish_when_due(&mut self, faults: &mut Faults, now: Timestamp) {
+        let Some(container) = self.container.filter(|_| self.end.is_none()) else {
+            return;
+        };
+        let Some(fault) = self.fault(Kind::Vanishes, faults, now) else {
+            return;
+        };
+        let at = container.since + fault.span();
+        if at <= now {
+            self.strike(Kind::Vanishes, faults, now);
+            self.end = Some(End {
+                at,
+                by: EndedBy::Provider,
+                asked: at,
+                shown_until: at,
+            });
+        }
     }
 
     pub(super) fn enter_container(&mut self, container: Container) {

@@ -1,0 +1,11 @@
+//! The provider's client against the simulator: every documented answer, every fault; and the simulator against RunPod's own document.
+
+mod provider {
+    mod answers;
+    mod faults;
+    mod lists;
+    mod logs;
+    mod openapi;
+    mod server;
+    mod setting;
+}
