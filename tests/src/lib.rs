@@ -6,6 +6,8 @@ pub mod control_plane;
 pub mod eventually;
 pub mod explain;
 pub mod hosts;
+pub mod hub;
+pub mod model;
 pub mod operator_binaries;
 pub mod process;
 pub mod requirements;
