@@ -295,6 +295,34 @@ async fn what_the_schema_forbids_is_refused() {
     }
 }
 
+/// What is stored can be read: a session that could not be would never end.
+#[tokio::test]
+async fn null_is_refused_or_reads_as_absent() {
+    let sessions = Sessions::new().await;
+    for spec in [
+        json!({ "modelTokenSecretRef": null }),
+        json!({ "replicas": null }),
+        json!({ "runtime": null }),
+        json!({ "runtime": { "engine": null, "contextLength": null, "extraArgs": null, "image": null } }),
+        json!({ "gpu": { "types": null, "count": null, "minMemory": null } }),
+        json!({ "disk": null, "provider": null, "runpod": { "cloud": null, "dataCenters": null } }),
+        json!({ "limits": { "maxHourlyCost": null, "lifetime": null, "attempts": null } }),
+        json!({ "limits": { "maxTotalCost": null, "idle": null, "startup": null } }),
+        json!({ "teardown": { "wipeTimeout": null } }),
+    ] {
+        if let Ok(taken) = sessions.tried("qwen", &spec).await {
+            let stored = taken.data["spec"].clone();
+            let read: ChatSessionSpec = serde_json::from_value(stored.clone())
+                .unwrap_or_else(|error| panic!("{stored} was stored and cannot be read: {error}"));
+            assert_eq!(
+                read,
+                ChatSessionSpec::of("Qwen/Qwen3-8B".parse().unwrap()),
+                "{spec}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_misspelt_field_is_named() {
     let sessions = Sessions::new().await;
