@@ -2,6 +2,7 @@
 
 mod provider {
     mod answers;
+    mod containers;
     mod faults;
     mod lists;
     mod logs;
