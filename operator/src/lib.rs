@@ -15,4 +15,5 @@ pub mod receipt;
 pub mod route;
 pub mod session;
 pub mod ssh;
+pub mod sweep;
 pub mod telemetry;

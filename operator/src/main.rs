@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use srchat_operator::args::{Arguments, Command};
-use srchat_operator::{gateway, session, telemetry};
+use srchat_operator::{gateway, session, sweep, telemetry};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -32,7 +32,7 @@ fn run(arguments: Arguments) -> Outcome {
         match arguments.command {
             Command::Controller(args) => Ok(session::run(*args).await?),
             Command::Gateway(args) => Ok(gateway::run(args).await?),
-            Command::Sweep(_) => Err("this build has no sweep".into()),
+            Command::Sweep(args) => Ok(sweep::once::run(args).await?),
         }
     })
 }

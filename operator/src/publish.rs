@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client, Resource as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use srchat_crds::{ChatSession, LABEL_MANAGED_BY, LABEL_SESSION, LABEL_UID, MANAGED_BY};
@@ -231,6 +231,19 @@ impl Routes {
             .replace(&name, &PostParams::default(), &secret)
             .await
             .map(|_| ())
+    }
+
+    /// The UIDs that have a route.
+    pub async fn uids(&self) -> Result<Vec<String>, kube::Error> {
+        let ours = ListParams::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+        let routes = self.api.list_metadata(&ours).await?.items.into_iter();
+        let uid = |name: String| {
+            name.strip_prefix(&Route::secret_name(""))
+                .map(str::to_owned)
+        };
+        Ok(routes
+            .filter_map(|route| uid(route.metadata.name?))
+            .collect())
     }
 
     /// Deletes a route; one that is not there is deleted.

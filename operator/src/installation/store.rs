@@ -88,6 +88,20 @@ impl Store {
         Ok((installation, bound))
     }
 
+    /// Reads the installation where there is one, and makes nothing. Second value as for [`Self::open`].
+    pub async fn read(&self) -> Result<Option<(Installation, bool)>, Error> {
+        let cluster = self.cluster().await?;
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = secrets.get_opt(SECRET).await;
+        let found = found.map_err(|e| Error::Api("read the installation's Secret", e))?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let installation = Installation::from_data(&found.data.unwrap_or_default())?;
+        let bound = installation.bound_to(&cluster);
+        Ok(Some((installation, bound)))
+    }
+
     /// Makes sure that the gateways have a certificate of this authority that is not due for renewal, and that the receipts' key
     /// is published.
     pub async fn keep(&self, installation: &Installation, now: Timestamp) -> Result<(), Error> {

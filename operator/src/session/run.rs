@@ -151,6 +151,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
         never = leasing => match never {},
         never = keeping => match never {},
         _ = watching => Err(Stopped::Part("the watch of pods")),
+        () = crate::sweep::run(Arc::clone(&context)) => Err(Stopped::Part("the sweep")),
         () = snapshots.poll() => Err(Stopped::Part("the poller")),
         () = probes => Err(Stopped::Part("the probes")),
     }

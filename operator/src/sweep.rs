@@ -1,0 +1,420 @@
+//! Finds pods that nobody owns, asks twice, and ends them; a slow loop of its own beside the sessions' controllers. It also gives
+//! ledgers whose session vanished to the sessions' own end, and forgets routes that nobody has.
+
+pub mod once;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client};
+use srchat_crds::ChatSession;
+
+use crate::host::Incarnation;
+use crate::host::boot::owner_proof_holds;
+use crate::provider::{Error, Pod, PodId, Snapshot};
+use crate::session::context::Context;
+use crate::session::ledger::store::Stored;
+use crate::session::ledger::{Ledger, pod_name};
+use crate::session::observe::LedgerSeen;
+
+/// Between two sweeps: an orphan is to be gone 120 s after it became one, two looks and an end included.
+const EVERY: Duration = Duration::from_secs(30);
+/// A ledger entry so young may belong to a session that no list shows yet.
+const YOUNG: Duration = Duration::from_secs(300);
+/// More orphans than this, and than a fifth of our pods, are more likely our mistake than the world's.
+const MANY: usize = 3;
+/// How long such a number has to stand before it is believed.
+const SECOND_LOOK: Duration = Duration::from_secs(600);
+/// Sessions in one page of a list.
+const PAGE: u32 = 500;
+
+/// A pod whose proof of ownership holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ours {
+    /// The provider's id.
+    pub id: PodId,
+    /// The session that it was rented for.
+    pub uid: String,
+    /// By which attempt.
+    pub attempt: u64,
+}
+
+/// Why a sweep saw less than everything: then it concludes nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Blind {
+    /// The provider did not list.
+    #[error("could not list the provider's pods")]
+    Provider(#[source] Error),
+    /// The API server did not list.
+    #[error("could not list {0}")]
+    Api(&'static str, #[source] kube::Error),
+    /// A session's end did not go on.
+    #[error("could not go on with the end of a session that vanished: {0}")]
+    Session(String),
+}
+
+/// Sweeps until it is dropped. An installation that is not this cluster's sweeps nothing.
+pub async fn run(context: Arc<Context>) {
+    let mut doubt = Doubt::default();
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if !context.bound {
+            continue;
+        }
+        if let Err(blind) = sweep(&context, &mut doubt).await {
+            tracing::warn!(error = %blind, cause = ?std::error::Error::source(&blind), "a sweep saw less than everything and concluded nothing");
+        }
+    }
+}
+
+/// Since when there have been suspiciously many orphans.
+#[derive(Debug, Default)]
+struct Doubt {
+    since: Option<Instant>,
+}
+
+impl Doubt {
+    /// Whether so many orphans may be believed now.
+    fn cleared(&mut self, orphans: usize, ours: usize, now: Instant) -> bool {
+        if orphans <= MANY.max(ours / 5) {
+            self.since = None;
+            return true;
+        }
+        now.duration_since(*self.since.get_or_insert(now)) >= SECOND_LOOK
+    }
+}
+
+async fn sweep(context: &Arc<Context>, doubt: &mut Doubt) -> Result<(), Blind> {
+    let snapshot = context
+        .snapshots
+        .after(Instant::now())
+        .await
+        .map_err(Blind::Provider)?;
+    let ours = ours(
+        &snapshot,
+        &context.installation.id,
+        context.installation.key(),
+    );
+    let ledgers = context
+        .ledgers
+        .list()
+        .await
+        .map_err(|e| Blind::Api("ledgers", e))?;
+    let first = sessions(&context.client).await?;
+    let strays: Vec<_> = ledgers.keys().filter(|uid| !first.contains(*uid)).collect();
+    if strays.is_empty() && ours.iter().all(|pod| first.contains(&pod.uid)) {
+        context.metrics.orphans.set(0);
+        doubt.since = None;
+        return forget_routes(context, &first, &ledgers).await;
+    }
+    let second = sessions(&context.client).await?;
+    let known: BTreeSet<String> = first.union(&second).cloned().collect();
+    let orphans = orphans(&ours, &known, &ledgers, Timestamp::now());
+    context
+        .metrics
+        .orphans
+        .set(i64::try_from(orphans.len()).unwrap_or(i64::MAX));
+    if !doubt.cleared(orphans.len(), ours.len(), Instant::now()) {
+        tracing::error!(
+            orphans = orphans.len(),
+            ours = ours.len(),
+            "so many orphans are more likely a mistake of ours: looking again in ten minutes"
+        );
+        return Ok(());
+    }
+    for (uid, stored) in ledgers.iter().filter(|(uid, _)| !known.contains(*uid)) {
+        if let LedgerSeen::Is(ledger) = &stored.seen
+            && !young(ledger, None, Timestamp::now())
+        {
+            settle(context, uid, ledger).await?;
+        }
+    }
+    for pod in orphans.iter().filter(|pod| !ledgers.contains_key(&pod.uid)) {
+        end(context, pod).await;
+    }
+    forget_routes(context, &known, &ledgers).await
+}
+
+/// The pods of a snapshot that are provably of this installation (S5).
+pub fn ours(snapshot: &Snapshot, installation: &str, key: &[u8]) -> Vec<Ours> {
+    snapshot
+        .pods
+        .values()
+        .filter_map(|pod| proven(pod, installation, key))
+        .collect()
+}
+
+fn proven(pod: &Pod, installation: &str, key: &[u8]) -> Option<Ours> {
+    let (uid, attempt) = named(&pod.name, installation)?;
+    let incarnation = Incarnation {
+        installation: installation.to_owned(),
+        uid: uid.clone(),
+        attempt,
+    };
+    let proof = pod.env.get("SRCHAT_OWNER")?;
+    owner_proof_holds(key, &incarnation, proof).then(|| Ours {
+        id: pod.id.clone(),
+        uid,
+        attempt,
+    })
+}
+
+/// Session UID and attempt in a pod's name, if it is one of this installation's.
+pub fn named(name: &str, installation: &str) -> Option<(String, u64)> {
+    let rest = name
+        .strip_prefix("srchat-")?
+        .strip_prefix(installation)?
+        .strip_prefix('-')?;
+    let (uid, attempt) = rest.rsplit_once('-')?;
+    let attempt = attempt.parse().ok()?;
+    (name == pod_name(installation, uid, attempt)).then(|| (uid.to_owned(), attempt))
+}
+
+/// Pods whose session is in neither list, and which no young ledger entry explains.
+fn orphans(
+    ours: &[Ours],
+    sessions: &BTreeSet<String>,
+    ledgers: &BTreeMap<String, Stored>,
+    now: Timestamp,
+) -> Vec<Ours> {
+    let explained = |pod: &Ours| match ledgers.get(&pod.uid).map(|stored| &stored.seen) {
+        Some(LedgerSeen::Is(ledger)) => young(ledger, Some(pod), now),
+        Some(LedgerSeen::Missing | LedgerSeen::Unreadable) | None => false,
+    };
+    ours.iter()
+        .filter(|pod| !sessions.contains(&pod.uid) && !explained(pod))
+        .cloned()
+        .collect()
+}
+
+/// Whether the ledger, or its entry about this pod, was made a moment ago.
+fn young(ledger: &Ledger, pod: Option<&Ours>, now: Timestamp) -> bool {
+    let recent = |at: Timestamp| at + YOUNG > now;
+    match pod {
+        None => recent(ledger.made),
+        Some(pod) => {
+            let intents = ledger
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.number == pod.attempt);
+            let records = ledger.pods.iter().filter(|record| record.id == pod.id);
+            intents
+                .map(|attempt| attempt.intent)
+                .chain(records.map(|record| record.created))
+                .any(recent)
+        }
+    }
+}
+
+/// The end of a session that is not there any more, by the same steps as any other end: its ledger still knows key and pin, so
+/// the host is cleared first. It goes as far as it can without waiting; the next sweep goes on.
+async fn settle(context: &Arc<Context>, uid: &str, ledger: &Ledger) -> Result<(), Blind> {
+    tracing::warn!(
+        session = uid,
+        "a session vanished without its end: finishing that from its ledger"
+    );
+    let ghost = Arc::new(ghost(ledger));
+    let read = async || {
+        context
+            .ledgers
+            .read(uid)
+            .await
+            .map_err(|e| Blind::Api("ledgers", e))
+    };
+    let mut before = read().await?;
+    loop {
+        let pass = crate::session::reconcile(Arc::clone(&ghost), Arc::clone(context)).await;
+        pass.map_err(|e| Blind::Session(e.to_string()))?;
+        let after = read().await?;
+        if after == before {
+            return Ok(());
+        }
+        before = after;
+    }
+}
+
+fn ghost(ledger: &Ledger) -> ChatSession {
+    let model = ledger
+        .plan
+        .as_ref()
+        .and_then(|plan| plan.model.parse().ok());
+    let model = model.unwrap_or_else(|| {
+        "unknown/unknown"
+            .parse()
+            .expect("it has an owner and a name")
+    });
+    let mut ghost = ChatSession::new(
+        &ledger.session.name,
+        srchat_crds::ChatSessionSpec::of(model),
+    );
+    ghost.metadata.namespace = Some(ledger.session.namespace.clone());
+    ghost.metadata.uid = Some(ledger.session.uid.clone());
+    ghost.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        ledger.made,
+    ));
+    ghost.metadata.creation_timestamp = ghost.metadata.deletion_timestamp.clone();
+    ghost.metadata.finalizers = Some(vec![srchat_crds::FINALIZER.to_owned()]);
+    ghost
+}
+
+/// A pod that no ledger knows has no key to be cleared with: it is ended. The next sweep sees whether it is gone, and asks again
+/// as long as it is not.
+async fn end(context: &Context, pod: &Ours) {
+    let Some(provider) = context.snapshots.provider() else {
+        return;
+    };
+    match provider.delete(&pod.id).await {
+        Ok(()) | Err(Error::NotFound) => {
+            tracing::warn!(pod = %pod.id, session = pod.uid, "OrphanTerminated: a pod that nobody owned was terminated; the next sweep checks that it is gone");
+        }
+        Err(error) => {
+            tracing::error!(pod = %pod.id, %error, "an orphan could not be terminated yet")
+        }
+    }
+}
+
+/// Routes without a session and without a ledger admit nobody to anything: they go.
+async fn forget_routes(
+    context: &Context,
+    sessions: &BTreeSet<String>,
+    ledgers: &BTreeMap<String, Stored>,
+) -> Result<(), Blind> {
+    let routes = context
+        .routes
+        .uids()
+        .await
+        .map_err(|e| Blind::Api("routes", e))?;
+    for uid in routes
+        .iter()
+        .filter(|uid| !sessions.contains(*uid) && !ledgers.contains_key(*uid))
+    {
+        context
+            .routes
+            .drop_of(uid)
+            .await
+            .map_err(|e| Blind::Api("routes", e))?;
+    }
+    Ok(())
+}
+
+/// The UIDs of all sessions, from the API server itself, all pages of one consistent list.
+///
+/// # Errors
+/// When any page is missing: a partial list would make orphans of the rest.
+pub async fn sessions(client: &Client) -> Result<BTreeSet<String>, Blind> {
+    let api: Api<ChatSession> = Api::all(client.clone());
+    let mut uids = BTreeSet::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = api
+            .list_metadata(&params)
+            .await
+            .map_err(|e| Blind::Api("sessions", e))?;
+        uids.extend(
+            page.items
+                .into_iter()
+                .filter_map(|session: PartialObjectMeta<_>| session.metadata.uid),
+        );
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(uids),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::session::decide::world;
+    use crate::session::ledger::Outcome;
+
+    fn pod(uid: &str) -> Ours {
+        Ours {
+            id: PodId::try_from("p1".to_owned()).unwrap(),
+            uid: uid.into(),
+            attempt: 1,
+        }
+    }
+
+    fn ledger_with_intent(at: Timestamp) -> BTreeMap<String, Stored> {
+        let mut ledger = world::ledger();
+        ledger
+            .attempts
+            .push(world::attempt(1, at, Outcome::Open { misses: Vec::new() }));
+        BTreeMap::from([(
+            "u1".into(),
+            Stored {
+                seen: LedgerSeen::Is(Box::new(ledger)),
+                version: None,
+            },
+        )])
+    }
+
+    #[test]
+    fn a_pod_of_a_session_that_either_list_shows_is_no_orphan() {
+        let sessions = BTreeSet::from(["u1".to_owned()]);
+        assert_eq!(
+            orphans(
+                &[pod("u1"), pod("u2")],
+                &sessions,
+                &BTreeMap::new(),
+                world::start()
+            ),
+            [pod("u2")]
+        );
+    }
+
+    #[test]
+    fn a_young_intent_explains_a_pod_and_an_old_one_does_not() {
+        let ledgers = ledger_with_intent(world::start());
+        let at = |seconds| world::start() + Duration::from_secs(seconds);
+        assert_eq!(
+            orphans(&[pod("u1")], &BTreeSet::new(), &ledgers, at(299)),
+            []
+        );
+        assert_eq!(
+            orphans(&[pod("u1")], &BTreeSet::new(), &ledgers, at(300)),
+            [pod("u1")]
+        );
+    }
+
+    #[test]
+    fn many_orphans_at_once_have_to_stand_for_ten_minutes() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        assert!(doubt.cleared(3, 3, start));
+        assert!(!doubt.cleared(4, 10, start));
+        assert!(!doubt.cleared(4, 10, start + Duration::from_secs(599)));
+        assert!(doubt.cleared(4, 10, start + SECOND_LOOK));
+        assert!(doubt.cleared(4, 100, start));
+    }
+
+    #[test]
+    fn an_empty_list_of_sessions_makes_many_orphans_and_many_are_doubted() {
+        let mine: Vec<_> = (0..20).map(|n| pod(&format!("u{n}"))).collect();
+        let found = orphans(&mine, &BTreeSet::new(), &BTreeMap::new(), world::start());
+        assert!(!Doubt::default().cleared(found.len(), mine.len(), Instant::now()));
+    }
+
+    #[test]
+    fn only_names_of_this_installation_are_read() {
+        let uid = "2f1c9a52-7a55-4a3e-9b1e-3f7a6f6a9a10";
+        let name = pod_name("9f3a2c1b", uid, 7);
+        assert_eq!(named(&name, "9f3a2c1b"), Some((uid.to_owned(), 7)));
+        for other in [
+            "srchat-9f3a2c1b-x-007",
+            "srchat-00000000-x-1",
+            "srchat-9f3a2c1bx-1",
+            "web-1",
+            &name[1..],
+        ] {
+            assert_eq!(named(other, "9f3a2c1b"), None, "{other}");
+        }
+    }
+}
