@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod cluster;
 pub mod control_plane;
+pub mod deployed;
 pub mod eventually;
 pub mod explain;
 pub mod hosts;
@@ -12,5 +13,6 @@ pub mod operator_binaries;
 pub mod process;
 pub mod requirements;
 pub mod runpod;
+pub mod scripted_engine;
 pub mod skipped;
 pub mod tools;

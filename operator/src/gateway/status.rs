@@ -55,8 +55,9 @@ pub fn answer(admitted: Admitted) -> Answer {
     let events = futures::stream::unfold((follow, admitted), |(mut follow, admitted)| async move {
         let revoked = admitted.known.revoked.clone();
         tokio::select! {
-            changed = timeout(BEAT, follow.changed()) => if let Ok(Err(_gone)) = changed { return None },
+            biased;
             () = revoked.cancelled() => return None,
+            changed = timeout(BEAT, follow.changed()) => if let Ok(Err(_gone)) = changed { return None },
         }
         let event = event(&follow.borrow_and_update(), Timestamp::now());
         Some((Ok(Frame::data(event)), (follow, admitted)))

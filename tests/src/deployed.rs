@@ -1,0 +1,110 @@
+//! A host as deploy leaves it, without a deploy: a real sshd that admits the gateways' key to the real gate, and a folder for files.
+//! Its loopback is ours, so that the engine may be one of the test's own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use srchat_operator::route::{Abilities, Engine, Medium, RouteHost};
+use srchat_operator::ssh::{HostKey, KeyPair};
+
+use crate::hosts::{Error, HostSpec, Hosts, Image, Machine};
+
+/// The start command.
+const SETUP: &str = include_str!("deployed.sh");
+/// What the gateways' key is bound to.
+const GATE: &str = include_str!("../../operator/src/host/gate.sh");
+/// A machine starts in a fraction of a second; this is for a busy one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The host. Dropping it ends it.
+pub struct Deployed {
+    /// The machine.
+    pub machine: Machine,
+    /// Where the session's files lie.
+    pub files: PathBuf,
+    /// The script's own root: activity, logs.
+    pub root: PathBuf,
+    /// As a route would tell of it.
+    pub route: RouteHost,
+}
+
+impl Deployed {
+    /// Starts sshd, bound to one port of an engine.
+    ///
+    /// # Errors
+    /// When a machine cannot be made here.
+    pub async fn start(engine_port: u16) -> Result<Self, Error> {
+        let failed = |why: String| Error::Start {
+            pod: "deployed".to_owned(),
+            why,
+        };
+        let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
+        let env = BTreeMap::from([
+            ("GATE".to_owned(), GATE.to_owned()),
+            ("GATEWAYS_KEY".to_owned(), key.public_line()),
+            ("ENGINE_PORT".to_owned(), engine_port.to_string()),
+        ]);
+        let spec = HostSpec {
+            pod_id: "deployed".to_owned(),
+            image: Image::default(),
+            argv: ["sh", "-c", SETUP].map(str::to_owned).to_vec(),
+            env,
+            reach: Vec::new(),
+        };
+        let mut machine = Hosts::Process.start(spec).await?;
+        let told = tokio::time::timeout(PATIENCE, listen(&mut machine)).await;
+        let (pin, root, files) = told
+            .map_err(|_| failed("sshd did not start".to_owned()))?
+            .map_err(failed)?;
+        let route = RouteHost {
+            address: machine.ssh_address().to_string(),
+            host_key: pin,
+            user: machine.isolation().host_user().unwrap_or_default(),
+            key,
+            engine_port,
+            files_dir: files.display().to_string(),
+            served_name: "org/model".to_owned(),
+            max_model_len: 4096,
+            engine: Engine::LlamaCpp,
+            abilities: Abilities {
+                chat: true,
+                completions: true,
+                embeddings: true,
+                responses: false,
+                tools: true,
+                structured_output: true,
+                vision: false,
+            },
+            upload_quota: 64 << 20,
+            medium: Medium::Memory,
+        };
+        Ok(Self {
+            machine,
+            files,
+            root,
+            route,
+        })
+    }
+}
+
+/// What the start command says before sshd listens: key, root, files.
+async fn listen(machine: &mut Machine) -> Result<(HostKey, PathBuf, PathBuf), String> {
+    let (mut pin, mut root, mut files, mut said) = (None, None, None, String::new());
+    while let Some(line) = machine.output.recv().await {
+        match line.split_once(' ') {
+            Some(("HOST", key)) => pin = key.trim().parse().ok(),
+            Some(("ROOT", path)) => root = Some(PathBuf::from(path)),
+            Some(("FILES", path)) => files = Some(PathBuf::from(path)),
+            _ if line.starts_with("Server listening") => {
+                return pin
+                    .zip(root)
+                    .zip(files)
+                    .map(|((pin, root), files)| (pin, root, files))
+                    .ok_or(said);
+            }
+            _ => said = said + &line + "\n",
+        }
+    }
+    Err(said)
+}

@@ -1,0 +1,13 @@
+//! The gateway as its clients meet it: TLS, tokens, the engine behind a real sshd, files; against a scripted engine.
+#![allow(clippy::unwrap_used)]
+
+#[path = "gateway/world.rs"]
+mod world;
+
+#[path = "gateway/chat.rs"]
+mod chat;
+
+#[path = "gateway/door.rs"]
+mod door;
+#[path = "gateway/files.rs"]
+mod files;
