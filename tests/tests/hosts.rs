@@ -19,15 +19,16 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-/// The modes that are real and can be had here.
+/// The modes that are real and can be had here; `process` can be had by everybody.
 async fn modes() -> Vec<Hosts> {
     let mut modes = Vec::new();
-    for mode in [Hosts::Namespace, Hosts::Userns, Hosts::Process] {
+    for mode in [Hosts::Namespace, Hosts::Userns] {
         if mode.works().await.is_ok() {
             modes.push(mode);
         }
     }
-    assert!(!modes.is_empty(), "at least `process` works for everybody");
+    Hosts::Process.works().await.unwrap();
+    modes.push(Hosts::Process);
     modes
 }
 

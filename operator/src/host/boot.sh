@@ -161,11 +161,12 @@ chmod 0644 "$root/keys/root" || fail sshd
     fi
     # A rig's folder may lie below a world-writable one; a root of ours on a pod does not.
     if one_user; then printf 'StrictModes no\n'; else printf 'AllowUsers root %s\n' "$GW"; fi
+    # bash reads ~/.bashrc for every command that comes over SSH: the image's may say or do anything, or never end.
     cat <<END
 HostKey $root/ssh/host_key
 AuthorizedKeysFile $keys
 PidFile $root/ssh/pid
-SetEnv SRCHAT_ROOT=$root SRCHAT_MEMORY=$mem
+SetEnv SRCHAT_ROOT=$root SRCHAT_MEMORY=$mem HOME=$root
 HostKeyAlgorithms ssh-ed25519
 PubkeyAuthentication yes
 AuthenticationMethods publickey

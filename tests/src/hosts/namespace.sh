@@ -136,7 +136,7 @@ if [ -n "$hidden" ] && [ "$mirror" = yes ]; then
 		# Stands in for a package mirror: "installs" what the image does not ship by putting it back.
 		back() {
 			cd "/.srchat-mirror/$1" 2>/dev/null || return 0
-			find . ! -type d | while read -r file; do cp -P "$file" "/$file" 2>/dev/null; done
+			find . ! -type d | while read -r file; do cp -p -P "$file" "/$file" 2>/dev/null; done
 		}
 		for word; do
 			case $word in

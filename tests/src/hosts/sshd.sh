@@ -18,6 +18,8 @@ printf '%s\n' "$TRIAL_KEY" >"$root/authorized"
 	echo "PasswordAuthentication no"
 	echo "KbdInteractiveAuthentication no"
 	echo "Subsystem sftp internal-sftp"
+	# The login shell of whoever runs this would read files of theirs, and act on them.
+	echo "SetEnv HOME=$root"
 } >"$root/config"
 if [ -z "${SRCHAT_ONE_USER:-}" ]; then
 	mkdir -p /run/sshd
