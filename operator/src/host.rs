@@ -116,6 +116,12 @@ pub enum Stage {
     Serving,
 }
 
+/// Every script as it runs on a host, by name: the start command's, what is uploaded, and what uploads it. For checkers of shell.
+pub fn scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let beside = [("boot", boot::SCRIPT), ("upload", scripts::UPLOAD)];
+    scripts::FILES.into_iter().chain(beside)
+}
+
 /// What a conversation with a host can end in, besides its answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -13,12 +13,12 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
-use srchat_operator::host::boot::{self, BootLog, Environment, HostLine, Nonce};
+use srchat_operator::host::boot::{self, BootLog, BootStage, Environment, HostLine, Nonce};
 use srchat_operator::host::clear::{Found, Kind, Method};
 use srchat_operator::host::deploy::{Deploy, WeightFile};
 use srchat_operator::host::engine::{self, Engine, Quantization, Spec};
 use srchat_operator::host::image::Form;
-use srchat_operator::host::visit::{Activity, Ask, Health, Visit};
+use srchat_operator::host::visit::{Activity, Ask, FailureKind, Health, Visit};
 use srchat_operator::host::{self, Incarnation, Stage, gate};
 use srchat_operator::ssh::{self, Bounds, Connection, KeyPair, Target, connect};
 use srchat_tests::hosts::{HostSpec, Hosts, Image, Isolation, Machine};
@@ -551,4 +551,457 @@ async fn users_are_kept_apart(connection: &Connection, files: &str) {
         assert!(said.contains("Permission denied"), "{forbidden}: {said}");
     }
     root_says(connection, &as_engine("echo secret > /tmp/stray")).await;
+}
+
+/// A host whose engine and Hub are as a test wants them, connected.
+async fn with_hub(hub: Hub) -> (Host, Connection, Deploy, TempDir) {
+    let (folder, image) = image_with_engine();
+    let hub = hub.serve().await;
+    let host = Host::boot(&Hosts::real().await.unwrap(), |spec| {
+        spec.image = image;
+        spec.reach.push(hub);
+    })
+    .await;
+    let connection = host.connect().await;
+    let order = deploy(hub, &host.gateways);
+    (host, connection, order, folder)
+}
+
+async fn failure_of(hub: Hub, change: impl FnOnce(&mut Deploy, &TempDir)) -> (FailureKind, String) {
+    let (host, connection, mut order, folder) = with_hub(hub).await;
+    change(&mut order, &folder);
+    host::deploy(&connection, &host.of, &order).await.unwrap();
+    let visit = host.follow(&connection).await;
+    let failure = visit.failure.expect("it fails");
+    host.machine.kill().await;
+    (failure.kind, failure.log)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_line_is_taken_up_where_it_broke() {
+    let hub = Hub {
+        breaks: AtomicUsize::new(2),
+        ..hub()
+    };
+    let (host, connection, order, _folder) = with_hub(hub).await;
+    host::deploy(&connection, &host.of, &order).await.unwrap();
+    let visit = host.follow(&connection).await;
+    assert_eq!((visit.failure, visit.stage), (None, Stage::Serving));
+    host.machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_the_hub_refuses_is_said_so() {
+    let hub = Hub {
+        token: Some("hf_another"),
+        ..hub()
+    };
+    let (kind, _) = failure_of(hub, |_, _| ()).await;
+    assert_eq!(kind, FailureKind::HubRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_the_planned_one_is_never_served() {
+    let (kind, log) = failure_of(hub(), |order, _| {
+        order.files[0].sha256 = Some("0".repeat(64))
+    })
+    .await;
+    assert_eq!(kind, FailureKind::Verify);
+    assert!(log.contains("wrong SHA-256"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_hub_does_not_have_fails_the_download() {
+    let (kind, _) = failure_of(hub(), |order, _| order.files[1].path = "none".to_owned()).await;
+    assert_eq!(kind, FailureKind::Download);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_do_not_fit_are_not_begun() {
+    let (kind, log) = failure_of(hub(), |order, _| order.files[0].size = 1 << 60).await;
+    assert_eq!(kind, FailureKind::DiskFull);
+    assert!(log.contains("the weights need"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_cannot_load_leaves_its_last_words() {
+    let (kind, log) = failure_of(hub(), |_, folder| {
+        std::fs::write(folder.path().join("broken"), "").unwrap();
+    })
+    .await;
+    assert_eq!(kind, FailureKind::Start);
+    assert!(log.contains("CUDA error: out of memory"), "{log}");
+    assert!(log.contains("status 3"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_does_not_run_here_is_found_out_before_anything_is_downloaded() {
+    let empty = Hub {
+        files: BTreeMap::new(),
+        ..hub()
+    };
+    let (kind, log) = failure_of(empty, |_, folder| {
+        let broken =
+            "#!/bin/sh\necho 'libcuda.so.1: cannot open shared object file' >&2\nexit 127\n";
+        std::fs::write(folder.path().join("llama-server"), broken).unwrap();
+    })
+    .await;
+    assert_eq!(kind, FailureKind::Probe);
+    assert!(log.contains("libcuda.so.1"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_nowhere_and_cannot_be_installed_is_said_so() {
+    let (kind, log) = failure_of(hub(), |_, folder| {
+        std::fs::remove_file(folder.path().join("llama-server")).unwrap();
+    })
+    .await;
+    assert_eq!(kind, FailureKind::Install);
+    assert!(log.contains("no llama-server"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_is_seen_and_another_deploy_serves_again() {
+    let (host, connection, order, _folder) = with_hub(hub()).await;
+    let accepted = host::deploy(&connection, &host.of, &order).await.unwrap();
+    assert_eq!(host.follow(&connection).await.stage, Stage::Serving);
+    let gateway = host.connect_as_gateway().await.unwrap();
+    http_get(&gateway, accepted.port, "/die").await;
+    let ask = Ask {
+        known: Some(Stage::Serving),
+        patience: Duration::from_secs(20),
+        ..Ask::default()
+    };
+    let visit = host::visit(&connection, &host.of, &ask).await.unwrap();
+    let failure = visit.failure.expect("the engine is gone");
+    assert_eq!(
+        (failure.kind, visit.engine),
+        (FailureKind::Died, Health::Dead)
+    );
+    assert!(failure.log.contains("status 7"), "{}", failure.log);
+
+    let again = host::deploy(&connection, &host.of, &order).await.unwrap();
+    assert!(!again.already);
+    let visit = host.follow(&connection).await;
+    assert_eq!((visit.failure, visit.engine), (None, Health::Healthy));
+    host.machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_killed_is_lost_and_not_waited_for() {
+    let (host, connection, order, _folder) = with_hub(hub()).await;
+    host::deploy(&connection, &host.of, &order).await.unwrap();
+    assert_eq!(host.follow(&connection).await.stage, Stage::Serving);
+    root_says(
+        &connection,
+        "for f in \"$SRCHAT_ROOT\"/state/processes/job/* \"$SRCHAT_ROOT\"/state/processes/engine/*; do kill -9 -\"${f##*/}\"; done",
+    )
+    .await;
+    let visit = host::visit(&connection, &host.of, &Ask::default())
+        .await
+        .unwrap();
+    assert_eq!(visit.failure.map(|f| f.kind), Some(FailureKind::Lost));
+    host.machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_attempts_scripts_change_nothing() {
+    let (host, connection, order, _folder) = with_hub(hub()).await;
+    let other = Incarnation {
+        attempt: 2,
+        ..host.of.clone()
+    };
+    assert!(matches!(
+        host::visit(&connection, &other, &Ask::default()).await,
+        Err(host::Error::Failed {
+            script: "visit",
+            ..
+        })
+    ));
+    assert!(host::deploy(&connection, &other, &order).await.is_err());
+    assert!(host::close(&connection, &other).await.is_err());
+    let before = root_says(&connection, "cd \"$SRCHAT_ROOT\" && ls -A . keys").await;
+    assert!(
+        host::clear(&connection, &other, Duration::from_secs(10))
+            .await
+            .is_err()
+    );
+    let after = root_says(&connection, "cd \"$SRCHAT_ROOT\" && ls -A . keys").await;
+    assert_eq!(before, after);
+    host.machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clearing_follows_no_link_and_finds_every_name() {
+    let (host, connection, order, _folder) = with_hub(hub()).await;
+    let accepted = host::deploy(&connection, &host.of, &order).await.unwrap();
+    assert_eq!(host.follow(&connection).await.stage, Stage::Serving);
+    // What a hostile engine or a careless user may leave behind.
+    root_says(
+        &connection,
+        &format!(
+            "cd {} && mkdir -p 'a b/.c' && echo kept >\"$SRCHAT_ROOT/kept\" && ln -s \"$SRCHAT_ROOT/kept\" link && ln -s \"$SRCHAT_ROOT\" folder \
+             && echo x >'a b/.c/-rf' && echo y >'a b/new\nline' && mkdir ..twodots && echo z >..twodots/..f && chmod 0 'a b/.c/-rf'",
+            accepted.files
+        ),
+    )
+    .await;
+    if host.users_separated() {
+        root_says(
+            &connection,
+            "chroot --userspec=srchat-engine:srchat-engine / sh -c 'mkdir \"/tmp/a\n-b\" && echo s >\"/tmp/a\n-b/*\" && ln -s /etc/passwd /var/tmp/link; (exec sleep 1000) </dev/null >/dev/null 2>&1 &'",
+        )
+        .await;
+    }
+    let report = host::clear(&connection, &host.of, Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert!(report.complete(), "{report:?}");
+    assert_eq!(
+        root_says(&connection, "cat \"$SRCHAT_ROOT/kept\"").await,
+        "kept"
+    );
+    if host.users_separated() {
+        let strays: Vec<_> = report
+            .paths
+            .iter()
+            .filter(|path| path.kind == Kind::Strays)
+            .map(|path| path.path.as_str())
+            .collect();
+        assert_eq!(strays, ["/tmp/a\n-b", "/var/tmp/link"]);
+        assert_ne!(root_says(&connection, "head -c 4 /etc/passwd").await, "");
+        assert_eq!(
+            root_says(&connection, "cat /proc/[0-9]*/comm | grep -c sleep")
+                .await
+                .parse::<u32>()
+                .unwrap(),
+            2,
+            "only boot's and the watchdog's"
+        );
+    }
+    host.machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_deadline_holds_once_it_is_acknowledged_and_an_earlier_one_never() {
+    let (host, connection, _, _folder) = with_hub(hub()).await;
+    let first = host::visit(&connection, &host.of, &Ask::default())
+        .await
+        .unwrap()
+        .deadline;
+    for (asked, held) in [
+        (first + 500, first + 500),
+        (first + 100, first + 500),
+        (first - 100, first + 500),
+    ] {
+        let ask = Ask {
+            deadline: Some(asked),
+            ..Ask::default()
+        };
+        let visit = host::visit(&connection, &host.of, &ask).await.unwrap();
+        assert_eq!(visit.deadline, held, "{asked}");
+    }
+    host.machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_sshd_gets_one_and_without_any_way_says_so() {
+    let hosts = Hosts::real().await.unwrap();
+    if hosts.isolation() == Isolation::Process {
+        srchat_tests::skipped::because("nothing can be hidden from a pod that is only a process");
+        return;
+    }
+    let bare = Image {
+        sshd: false,
+        curl: false,
+        ..Image::default()
+    };
+    let host = Host::boot(&hosts, |spec| spec.image = bare.clone()).await;
+    host.connect().await;
+    host.machine.kill().await;
+
+    let controller = KeyPair::generate().unwrap();
+    let hopeless = Image {
+        mirror: false,
+        ..bare
+    };
+    let mut machine = hosts
+        .start(spec(&controller, |spec| spec.image = hopeless))
+        .await
+        .unwrap();
+    let said = next_line(&mut machine).await;
+    let seen = boot::read_log([said.as_str()], &nonce(), POD);
+    assert_eq!(seen, BootLog::Failed(BootStage::Install), "{said}");
+    machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_without_our_marker_is_left_alone() {
+    let hosts = Hosts::real().await.unwrap();
+    let controller = KeyPair::generate().unwrap();
+    let mut machine = hosts
+        .start(spec(&controller, |spec| {
+            let before = "mkdir -p \"$SRCHAT_ROOT\" && echo theirs >\"$SRCHAT_ROOT/file\"";
+            after(spec, before);
+        }))
+        .await
+        .unwrap();
+    let said = next_line(&mut machine).await;
+    assert_eq!(
+        boot::read_log([said.as_str()], &nonce(), POD),
+        BootLog::Failed(BootStage::Root),
+        "{said}"
+    );
+    machine.kill().await;
+}
+
+/// Runs a few words of shell before the start command.
+fn after(spec: &mut HostSpec, before: &str) {
+    let mut argv: Vec<String> = ["sh", "-c", &format!("{before}; exec \"$@\""), "sh"]
+        .map(str::to_owned)
+        .to_vec();
+    argv.append(&mut spec.argv);
+    spec.argv = argv;
+}
+
+/// The provider's API as the watchdog needs it: notes what it is asked, refuses the first DELETE.
+async fn provider() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, asked) = tokio::sync::mpsc::unbounded_channel();
+    let answer = move |request: axum::extract::Request| {
+        let sender = sender.clone();
+        async move {
+            let key = request
+                .headers()
+                .get("authorization")
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or("none")
+                .to_owned();
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1000).await.unwrap();
+            let said = format!(
+                "{} {} {key} {}",
+                parts.method,
+                parts.uri,
+                String::from_utf8_lossy(&body)
+            );
+            let _ = sender.send(said);
+            if parts.method == "DELETE" {
+                StatusCode::FORBIDDEN
+            } else {
+                StatusCode::OK
+            }
+        }
+    };
+    let app = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (address, asked)
+}
+
+const ENDED: [&str; 2] = [
+    "DELETE /v2/pods/pod7h9k2m4n6p Bearer rpa_pods_own_key ",
+    "POST /v2/pods/pod7h9k2m4n6p/action Bearer rpa_pods_own_key {\"action\":\"stop\"}",
+];
+
+async fn assert_ended(asked: &mut tokio::sync::mpsc::UnboundedReceiver<String>) {
+    for expected in ENDED {
+        let seen = tokio::time::timeout(Duration::from_secs(30), asked.recv()).await;
+        assert_eq!(seen.expect("the watchdog asks").unwrap(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_pod_that_is_started_again_never_serves_and_ends_itself() {
+    let (api, mut asked) = provider().await;
+    let controller = KeyPair::generate().unwrap();
+    let mut machine = Hosts::real()
+        .await
+        .unwrap()
+        .start(spec(&controller, |spec| {
+            spec.env
+                .insert("SRCHAT_DEADLINE".to_owned(), (now() - 1).to_string());
+            spec.env
+                .insert("SRCHAT_API".to_owned(), format!("http://{api}/v2"));
+            spec.reach.push(api);
+        }))
+        .await
+        .unwrap();
+    let said = next_line(&mut machine).await;
+    assert_eq!(
+        boot::read_log([said.as_str()], &nonce(), POD),
+        BootLog::Failed(BootStage::Expired),
+        "{said}"
+    );
+    assert_ended(&mut asked).await;
+    machine.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_hears_nothing_clears_and_ends_itself() {
+    let (api, mut asked) = provider().await;
+    let hub = hub().serve().await;
+    let (_folder, image) = image_with_engine();
+    let host = Host::boot(&Hosts::real().await.unwrap(), |spec| {
+        spec.image = image;
+        spec.reach.extend([api, hub]);
+        spec.env.insert("SRCHAT_API".to_owned(), format!("http://{api}/v2"));
+        spec.env.insert("SRCHAT_TICK".to_owned(), "0.05".to_owned());
+        // Its uptime is what a test says it is.
+        after(spec, "SRCHAT_UPTIME=${TMPDIR:-/tmp}/uptime; export SRCHAT_UPTIME; echo 1000 >\"$SRCHAT_UPTIME\"");
+    })
+    .await;
+    let connection = host.connect().await;
+    let order = deploy(hub, &host.gateways);
+    host::deploy(&connection, &host.of, &order).await.unwrap();
+    assert_eq!(host.follow(&connection).await.stage, Stage::Serving);
+    // 899 seconds after the last activity it still waits; a heartbeat from the future does not help it.
+    let uptime = "${TMPDIR:-/tmp}/uptime";
+    root_says(
+        &connection,
+        &format!(
+            "cd \"$SRCHAT_ROOT\"; echo 99999 >state/heartbeat; echo 1500 >activity/new; mv activity/new activity/last; echo 2399 >{uptime}; sleep 0.5; ls state/ended; echo 2400 >{uptime}"
+        ),
+    )
+    .await;
+    assert_ended(&mut asked).await;
+    assert_eq!(
+        root_says(&connection, "cat \"$SRCHAT_ROOT/state/ended\"").await,
+        "silence"
+    );
+    let left = root_says(&connection, "ls \"$SRCHAT_ROOT\" \"$SRCHAT_MEMORY\"").await;
+    assert!(!left.contains("hub") && !left.contains("files"), "{left}");
+    let again = host::deploy(&connection, &host.of, &order).await;
+    assert!(
+        matches!(again, Err(host::Error::Failed { .. })),
+        "what has ended stays ended"
+    );
+    host.machine.kill().await;
+}
+
+#[test]
+fn every_script_passes_shellcheck_and_is_posix() {
+    if srchat_tests::tools::on_path("shellcheck").is_none() {
+        srchat_tests::skipped::because(
+            "shellcheck is not installed (Debian: apt-get install shellcheck)",
+        );
+        return;
+    }
+    for (name, text) in host::scripts() {
+        for (program, arguments) in [("shellcheck", &["-s", "sh", "-"][..]), ("sh", &["-n"][..])] {
+            let mut child = std::process::Command::new(program)
+                .args(arguments)
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(
+                output.status.success(),
+                "{name}: {}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+    }
 }

@@ -130,7 +130,7 @@ impl Environment {
 }
 
 /// The boot script and the watchdog. Everything else is uploaded once the host is trusted.
-const SCRIPT: &str = concat!(
+pub(super) const SCRIPT: &str = concat!(
     include_str!("processes.sh"),
     include_str!("erase.sh"),
     include_str!("watchdog.sh"),

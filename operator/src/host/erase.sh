@@ -15,16 +15,19 @@ overwrite() {
     fi
 }
 
+first() { read -r first_word _ && printf '%s' "$first_word"; }
+
 # erase KIND METHOD PATH: one line `path` of the report goes to the file $report, to be completed by `look_again`.
 erase() {
     files=0 bytes=0 method=$2
     if [ -e "$3" ] || [ -L "$3" ]; then
-        files=$(du --inodes -s -- "$3" 2>/dev/null | cut -f1)
-        bytes=$(du --apparent-size --block-size=1 -s -- "$3" 2>/dev/null | cut -f1)
+        # The name may hold line ends: only the first word of the first line is du's.
+        files=$(du --inodes -s -- "$3" 2>/dev/null | first)
+        bytes=$(du --apparent-size --block-size=1 -s -- "$3" 2>/dev/null | first)
         [ "$method" = unlinked ] || overwrite "$3" || method=unlinked
         rm -rf --one-file-system -- "$3" 2>/dev/null
     fi
-    printf '%s %s %s %s %s %s\n' "$(printf '%s' "$3" | base64 -w 0)" "$1" "${files:-0}" "${bytes:-0}" "$method" "$3" >>"$report"
+    printf '%s %s %s %s %s\n' "$(printf '%s' "$3" | base64 -w 0)" "$1" "${files:-0}" "${bytes:-0}" "$method" >>"$report"
 }
 
 # strays DIR DEPTH UID...: files of our users outside our roots.
@@ -70,8 +73,10 @@ erase_all() {
 # look_again: prints the report's lines with what is there now; fails when something is.
 look_again() {
     clean=0
-    while read -r name kind files bytes method path; do
-        found=gone
+    while read -r name kind files bytes method; do
+        # Names of strays are foreign: the dot keeps a line end at theirs.
+        path=$(printf '%s' "$name" | base64 -d && printf .)
+        path=${path%.} found=gone
         if [ -e "$path" ] || [ -L "$path" ]; then
             found=remains clean=1
         fi

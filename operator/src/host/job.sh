@@ -238,12 +238,15 @@ set -- "$program" "$@"
 while IFS= read -r line; do set -- "$(decoded "$line")" "$@"; done <"$deploy/env"
 mkfifo "$deploy/pipe" || fail start
 bounded_log <"$deploy/pipe" &
+# Opens when the log's end is open: only then may the name go.
+exec 3>"$deploy/pipe"
+rm -f "$deploy/pipe"
 limit=0
-as_user "$ENGINE" HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 "$@" </dev/null >"$deploy/pipe" 2>&1 &
+as_user "$ENGINE" HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 "$@" </dev/null >&3 2>&1 3>&- &
 child=$!
+exec 3>&-
 record engine "$child"
 : >"$deploy/started"
-rm -f "$deploy/pipe"
 
 pause=0.05 slow=$(($(uptime_s) + 10))
 until curl -fsS -o /dev/null --noproxy '*' --max-time 5 "http://127.0.0.1:$port/health" 2>/dev/null; do

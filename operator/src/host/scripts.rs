@@ -82,7 +82,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
 const STALE: u32 = 75;
 
 /// Writes the files that stdin names into `bin`, each checked by its SHA-256 before it takes its name.
-const UPLOAD: &str = include_str!("upload.sh");
+pub(super) const UPLOAD: &str = include_str!("upload.sh");
 
 /// Uploading is one exec of some 60 KB.
 const UPLOAD_BOUNDS: Bounds = Bounds {

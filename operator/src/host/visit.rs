@@ -248,7 +248,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Visit, Unreadable> {
         None => None,
         Some(kind) => Some(Failure {
             kind,
-            log: shorten(&answer.parsed("log", answer::text)?),
+            log: redact(&shorten(&answer.parsed("log", answer::text)?)),
         }),
     };
     let uploads = match (
@@ -289,6 +289,35 @@ fn shorten(log: &str) -> String {
         .collect();
     let skip = clean.chars().count().saturating_sub(LIMIT);
     clean.chars().skip(skip).collect()
+}
+
+/// Takes out what looks like a secret. No engine is given one; this is for what a user, an image or a URL brought along.
+fn redact(log: &str) -> String {
+    const BEGINNINGS: [&str; 7] = ["hf_", "api_org_", "rpa_", "rps_", "srchat_", "sk-", "ey"];
+    let mut bearer = false;
+    log.split_inclusive(char::is_whitespace)
+        .map(|word| {
+            let text = word.trim_end();
+            let after_bearer = std::mem::replace(&mut bearer, text.eq_ignore_ascii_case("bearer"));
+            if after_bearer {
+                return word.replace(text, "***");
+            }
+            // A signed address carries its signature behind the question mark.
+            if let Some((address, _)) = text.split_once('?')
+                && address.contains("://")
+            {
+                return word.replace(text, &format!("{address}?***"));
+            }
+            let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            let secret = text.split(|c| !is_token(c)).find(|part| {
+                part.len() >= 16 && BEGINNINGS.iter().any(|start| part.starts_with(start))
+            });
+            match secret {
+                Some(secret) => word.replace(secret, "***"),
+                None => word.to_owned(),
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -337,6 +366,18 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::Start);
         assert_eq!(failure.log.chars().count(), 2_000);
         assert!(failure.log.ends_with("[31mCUDA out of memory\n"));
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_taken_out_of_a_log() {
+        let log = "GET https://cdn.example/f?X-Amz-Signature=abc&x=y 403\nAuthorization: Bearer abcdef\n\
+            token=hf_abcdefghijklmnopqrstuv, next\nhf_short stays, sk-0123456789abcdef01 goes\n";
+        insta::assert_snapshot!(redact(log), @r"
+        GET https://cdn.example/f?*** 403
+        Authorization: Bearer ***
+        token=***, next
+        hf_short stays, *** goes
+        ");
     }
 
     #[test]
