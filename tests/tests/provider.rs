@@ -7,6 +7,7 @@ mod provider {
     mod lists;
     mod logs;
     mod openapi;
+    mod peers;
     mod server;
     mod setting;
 }

@@ -107,6 +107,7 @@ fn route(method: &Method, path: &str) -> Result<(Call, String), Problem> {
         ["v2", "pods", id, "action"] => (&[(&Method::POST, Call::Action)], id),
         ["v2", "pods", id, "logs"] => (&[(&Method::GET, Call::Logs)], id),
         ["v2", "catalog", "gpus"] => (&[(&Method::GET, Call::Catalog)], ""),
+        ["v2", "catalog", "gpus", id] => (&[(&Method::GET, Call::Catalog)], id),
         ["v2", "billing", "pods"] => (&[(&Method::GET, Call::Billing)], ""),
         _ => return Err(Problem::new(404, "resource not found")),
     };
@@ -186,9 +187,7 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, asked: Asked) -> Response
         Call::Delete => delete(shared, caller, &id).await,
         Call::Action => act(shared, caller, &asked),
         Call::Logs => logs(shared, caller, &asked),
-        Call::Catalog => catalog::Query::parse(&asked.query).map(|query| {
-            shared.with_world(|world, _| Json(catalog::list(&query, &world.stock)).into_response())
-        }),
+        Call::Catalog => offered(shared, &asked),
         Call::Billing => billed(shared, caller, &asked),
     };
     let response = result.unwrap_or_else(|problem| shared.refuse(&id, problem));
@@ -353,6 +352,29 @@ fn act(shared: &Shared, caller: &Caller, asked: &Asked) -> Result<Response, Prob
     shared
         .with_world(|world, now| world.act(caller, &asked.id, verb, now))
         .map(|pod| Json(pod).into_response())
+}
+
+fn offered(shared: &Shared, asked: &Asked) -> Result<Response, Problem> {
+    let query = catalog::Query::parse(&asked.query)?;
+    let answer = shared.with_world(|world, _| match asked.id.as_str() {
+        "" => Some(catalog::list(&query, &world.stock)),
+        id => catalog::find(&unescaped(id)).map(|gpu| catalog::describe(gpu, &query, &world.stock)),
+    });
+    answer
+        .map(|answer| Json(answer).into_response())
+        .ok_or_else(|| Problem::new(404, "GPU type not found"))
+}
+
+/// A path segment as it was meant: ids of GPUs have blanks in them.
+fn unescaped(segment: &str) -> String {
+    // As the value of a query, where a plus is a blank and has to be escaped itself.
+    let query = format!("id={}", segment.replace('+', "%2B"));
+    let pairs: Result<Query<BTreeMap<String, String>>, _> =
+        Query::try_from_uri(&format!("/?{query}").parse().unwrap_or_default());
+    pairs
+        .ok()
+        .and_then(|Query(mut pairs)| pairs.remove("id"))
+        .unwrap_or_default()
 }
 
 fn billed(shared: &Shared, caller: &Caller, asked: &Asked) -> Result<Response, Problem> {

@@ -144,7 +144,7 @@ fn entry(pod: &Pod, status: Status, now: Timestamp) -> Entry {
         hourly: pod.hourly,
         billed: compute + disk,
         rented: pod.created,
-        running: Some(pod.timeline.running).filter(|at| *at <= now),
+        running: Some(pod.first_running).filter(|at| *at <= now),
         booted: pod.first_boot,
         spoke: pod.log.first_of(Source::Container),
         starts: pod.starts,

@@ -78,6 +78,19 @@ pub enum Status {
     Terminated,
 }
 
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Provisioning => "PROVISIONING",
+            Self::Starting => "STARTING",
+            Self::Running => "RUNNING",
+            Self::Exited => "EXITED",
+            Self::Error => "ERROR",
+            Self::Terminated => "TERMINATED",
+        })
+    }
+}
+
 /// Who ended a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,6 +153,7 @@ pub(super) struct Pod {
     pub(super) stopped: bool,
     pub(super) container: Option<Container>,
     pub(super) previous_address: Option<SocketAddr>,
+    pub(super) first_running: Timestamp,
     pub(super) first_boot: Option<Timestamp>,
     pub(super) starts: u32,
     pub(super) end: Option<End>,

@@ -204,6 +204,7 @@ impl World {
             stopped: false,
             container: None,
             previous_address: None,
+            first_running: running,
             first_boot: None,
             starts: 0,
             end: None,
@@ -371,10 +372,7 @@ impl World {
         let pod = mine(pods, caller, id, now)?;
         let status = pod.status(faults, now);
         if !super::pod::actions(status).contains(&action) {
-            let detail = format!(
-                "cannot {action} a pod in status {}",
-                serde_json::to_string(&status).unwrap_or_default()
-            );
+            let detail = format!("cannot {action} a pod in status {status}");
             return Err(Problem::new(409, detail));
         }
         match action {

@@ -245,6 +245,21 @@ async fn every_answer_is_one_that_the_document_describes() {
             "{query}"
         );
     }
+    let gpu = "/v2/catalog/gpus/{id}";
+    let known = check.ask(
+        Method::GET,
+        gpu,
+        "NVIDIA%20L4",
+        "?include=AVAILABILITY&product=POD&countryCodes=US",
+        None,
+    );
+    let (status, l4) = known.await;
+    assert_eq!(
+        (status.as_u16(), &l4["availability"]),
+        (200, &json!("NONE")),
+        "it is in Europe only"
+    );
+    assert_eq!(check.ask(Method::GET, gpu, "nobody", "", None).await.0, 404);
     let billing = "/v2/billing/pods";
     for query in [
         "",
