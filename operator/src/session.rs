@@ -120,6 +120,8 @@ async fn passes(
         // As the API server has it now: a deletion in the meantime is the next thing to know.
         session = match fresh(context, &session, status).await {
             Ok(Some(session)) => session,
+            // What was being ended when its object went is ended all the same.
+            Ok(None) if session.metadata.deletion_timestamp.is_some() => session,
             Ok(None) => return Ok(None),
             Err(source) => {
                 return Err(Unlearned {

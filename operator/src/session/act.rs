@@ -72,11 +72,7 @@ pub(super) async fn act(
         Action::Guard => guard(pass).await,
         Action::Note(change) => pass.note(change).await,
         Action::Publish => publish(pass).await,
-        Action::Rent {
-            proposal,
-            number,
-            host_deadline,
-        } => rent::rent(pass, *proposal, number, host_deadline).await,
+        Action::Rent { proposal, number } => rent::rent(pass, *proposal, number).await,
         Action::Deploy { pod } => host::deploy(pass, memory, &pod).await,
         Action::OpenDoor { pod, address, port } => {
             host::open_door(pass, memory, &pod, &address, port).await

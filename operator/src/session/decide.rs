@@ -33,7 +33,7 @@ use super::observe::{
 };
 
 pub(crate) use limits::idle_due;
-pub use limits::{Expiry, Near};
+pub use limits::{Bill, Expiry, Near};
 
 /// After a look that failed, before it is tried again, where the failure does not say.
 pub const RETRY: Duration = Duration::from_secs(5);
@@ -104,8 +104,6 @@ pub enum Action {
         proposal: Box<Proposal>,
         /// Under which number.
         number: u64,
-        /// When the host is to end itself.
-        host_deadline: Timestamp,
     },
     /// Deploy on a pinned host, or find that it is under way.
     Deploy {

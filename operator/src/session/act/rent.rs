@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use srchat_crds::Dollars;
 
 use super::super::context::Settings;
+use super::super::decide::{Bill, Expiry};
 use super::super::ledger::store::Stored;
 use super::super::ledger::{
     Attempt, Change, Ledger, LeftOut, Outcome, PodRecord, REQUEST_TIMEOUT, Refusal, RefusedWhy,
@@ -31,12 +32,7 @@ const PERSON_PAUSE: Duration = Duration::from_secs(300);
 const UNSENT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Rents one pod. Every early return before the intent leaves nothing behind; every one after it leaves an open attempt.
-pub(super) async fn rent(
-    pass: &Pass<'_>,
-    proposal: Proposal,
-    number: u64,
-    host_deadline: Timestamp,
-) -> Result<(), Failure> {
+pub(super) async fn rent(pass: &Pass<'_>, proposal: Proposal, number: u64) -> Result<(), Failure> {
     let provider = pass
         .context
         .snapshots
@@ -63,7 +59,7 @@ pub(super) async fn rent(
         deadline: intent + SEND_WINDOW,
         account: provider.fingerprint().clone(),
         estimate: proposal.estimate,
-        host_deadline,
+        host_deadline: host_deadline(pass, ledger, &proposal, intent),
         outcome: Outcome::Open { misses: Vec::new() },
     };
     let request = new_pod(pass, ledger, &attempt, &plan);
@@ -76,6 +72,24 @@ pub(super) async fn rent(
     let answer = ask(&provider, &request, fence).await;
     let outcome = learn(&attempt, answer);
     settle(pass, &stored, outcome).await
+}
+
+/// The earlier of lifetime and total cost: the host knows it from its first second (S12).
+fn host_deadline(
+    pass: &Pass<'_>,
+    ledger: &Ledger,
+    proposal: &Proposal,
+    intent: Timestamp,
+) -> Timestamp {
+    let started = ledger.run.started.unwrap_or(intent);
+    let bill = Bill {
+        pod: None,
+        started,
+        created: intent,
+        hourly: proposal.hourly,
+        now: intent,
+    };
+    Expiry::of(&pass.seen.session, ledger, bill).time
 }
 
 /// S1, S13: the session as it is now, not as a cache has it.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
 use super::super::ledger::{
-    Attempt, Change, LINGER, Outcome, PROOF_INTERVAL, PodRecord, Why, Wipe, WipeResult,
+    Attempt, Change, LINGER, Outcome, PROOF_INTERVAL, PodRecord, Why, Wipe, WipeResult, span,
 };
 use super::super::observe::{Found, List, RouteSeen, Trouble};
 use super::books::dead;
@@ -223,7 +223,10 @@ fn prove(view: &View<'_>, record: &PodRecord) -> Result<Decision, Decision> {
     {
         None | Some((PodStatus::Terminated, true)) => {}
         Some((PodStatus::Terminated, false)) => {
-            list = view.list_after(list.began + PROOF_INTERVAL)?;
+            // Soon at first, since most such records leave within seconds.
+            let patience =
+                (span(deleted, list.began) / 4).clamp(Duration::from_secs(1), PROOF_INTERVAL);
+            list = view.list_after(list.began + patience)?;
         }
         Some(_) if view.now() >= deleted_last + DELETE_AGAIN => return Ok(again()),
         Some(_) => return Err(Decision::wait(deleted_last + DELETE_AGAIN, verdict)),

@@ -10,7 +10,6 @@ use crate::provider::{Address, PodStatus};
 
 use super::super::ledger::{Change, Pin, PodRecord, RefusedWhy, Served, span};
 use super::super::observe::{BootSaid, EngineSeen, HostSeen, PlanAnswer, PlanSeen, Trouble, Visit};
-use super::limits::{Bill, Expiry};
 use super::{Action, Blocked, Decision, Look, Or, RETRY, Verdict, View};
 use crate::host::Medium;
 
@@ -96,7 +95,6 @@ fn rent(view: &View<'_>) -> Result<Decision, Decision> {
         }
     };
     let now = view.now();
-    let started = view.ledger.run.started.unwrap_or(now);
     let left = session
         .limits
         .total
@@ -126,20 +124,11 @@ fn rent(view: &View<'_>) -> Result<Decision, Decision> {
         verdict: Verdict::Renting,
         ..decision
     })?;
-    let bill = Bill {
-        pod: None,
-        started,
-        created: now,
-        hourly: proposal.hourly,
-        now,
-    };
-    let host_deadline = Expiry::of(session, view.ledger, bill).time;
     let number = view.ledger.next_number();
     Ok(Decision::act(
         Action::Rent {
             proposal: proposal.clone(),
             number,
-            host_deadline,
         },
         Verdict::Renting,
     ))
@@ -209,10 +198,14 @@ fn serve(view: &View<'_>, record: &PodRecord, pin: &Pin) -> Result<Decision, Dec
     let address = view.address(record);
     let host = view.seen.host.as_ref().filter(|host| host.pod == record.id);
     let due = host.map_or(view.now(), |host| host.at + view.visit_every(record, host));
-    let told = view.host_deadline(record) == record.host_deadline
-        || host.is_some_and(|host| host.at + RETRY > view.now());
+    let told = view.host_deadline(record) == record.host_deadline;
+    // A host that does not answer is not asked more often because there is something to tell it.
+    let tell_at = host
+        .filter(|host| !told && host.found.is_ok())
+        .map(|host| host.at + RETRY);
+    let due = tell_at.map_or(due, |tell_at| due.min(tell_at));
     let host = match host {
-        Some(host) if due > view.now() && told => host,
+        Some(host) if due > view.now() => host,
         Some(_) | None => {
             // Without an address even in a new list the visit fails, which is what is to be known.
             return Ok(match (address, view.list_after(view.now() - LIST_EVERY)) {

@@ -15,10 +15,10 @@ use super::super::ledger::{
 };
 use super::super::observe::{
     BootSaid, BootSeen, Door, EngineSeen, Found, Gap, Glance, HostSeen, House, LedgerSeen, Limits,
-    List, Observation, PlanAnswer, PlanSeen, PodsSeen, Proposal, Published, RouteSeen, SeenPod,
-    Session, Trouble, Unread, UnreadWhy, Visit,
+    List, NoAccount, Observation, PlanAnswer, PlanSeen, PodsSeen, Proposal, Published, RouteSeen,
+    SeenPod, Session, Trouble, Unread, UnreadWhy, Visit,
 };
-use super::{Action, Decision, Look, Verdict, decide};
+use super::{Action, Bill, Decision, Expiry, Look, Verdict, decide};
 use crate::host::{BootId, Medium, Stage};
 use crate::plan::OfferKey;
 use crate::provider::{Address, Cloud, Fingerprint, PodId, PodStatus};
@@ -63,6 +63,14 @@ impl Real {
     }
 }
 
+/// What happened in a pass.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Look(Look),
+    Act(Action),
+    Wait(Option<Timestamp>, Verdict),
+}
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -83,8 +91,11 @@ pub(crate) struct World {
     pub account: Fingerprint,
     /// When the model was last used; it is used for ever when `None`.
     pub last_use: Option<Timestamp>,
+    /// Hosts answer nobody.
+    pub mute: bool,
+    pub no_account: Option<NoAccount>,
     pub created: u32,
-    pub history: Vec<String>,
+    pub history: Vec<(Timestamp, Step)>,
     pods_seen: PodsSeen,
     plan: Option<PlanSeen>,
     boot: Option<BootSeen>,
@@ -94,9 +105,9 @@ pub(crate) struct World {
 }
 
 /// Actions after which a world that has not settled never will.
-const ACTIONS: u32 = 80;
+const ACTIONS: u32 = 150;
 /// Waits after which it never will: a pod that never boots is watched until its start-up deadline, three times over.
-const WAITS: u32 = 1500;
+const WAITS: u32 = 2500;
 const TICK: Duration = Duration::from_millis(10);
 
 pub(crate) fn start() -> Timestamp {
@@ -250,6 +261,8 @@ impl World {
             gap: None,
             account: account(),
             last_use: None,
+            mute: false,
+            no_account: None,
             created: 0,
             history: Vec::new(),
             pods_seen: PodsSeen::default(),
@@ -285,7 +298,7 @@ impl World {
             house: House {
                 bound: true,
                 installation: "inst".to_owned(),
-                account: Ok(self.account.clone()),
+                account: self.no_account.map_or(Ok(self.account.clone()), Err),
                 gap: self.gap,
             },
             door: Door {
@@ -309,6 +322,7 @@ impl World {
 
     /// One pass: looks until there is something to do or to wait for, then does it. Time passes while it waits.
     pub(crate) fn pass(&mut self) -> Decision {
+        assert!(self.history.len() < 20_000, "goes on for ever");
         let mut looks = 0;
         loop {
             let decision = decide(&self.observation());
@@ -316,23 +330,19 @@ impl World {
             if let Some(look) = &decision.look {
                 assert!(decision.action.is_none(), "a look and an action at once");
                 looks += 1;
-                assert!(
-                    looks < 20,
-                    "looks for ever: {look:?}\n{}",
-                    self.history.join("\n")
-                );
-                self.history.push(format!("{} look {look:?}", self.now));
+                assert!(looks < 20, "looks for ever: {look:?}\n{}", self.story());
+                self.history.push((self.now, Step::Look(look.clone())));
                 self.look(look.clone());
                 continue;
             }
             match &decision.action {
                 Some(action) => {
-                    self.history.push(format!("{} {action:?}", self.now));
+                    self.history.push((self.now, Step::Act(action.clone())));
                     self.act(action.clone());
                 }
-                None => self.history.push(format!(
-                    "{} wait for {:?}: {:?}",
-                    self.now, decision.again, decision.verdict
+                None => self.history.push((
+                    self.now,
+                    Step::Wait(decision.again, decision.verdict.clone()),
                 )),
             }
             return decision;
@@ -363,11 +373,7 @@ impl World {
                     return decision.verdict;
                 }
                 // The one poller wakes every session whose pods have changed.
-                self.settle_provider();
-                self.pods_seen = PodsSeen {
-                    list: Some(self.list()),
-                    failed: None,
-                };
+                self.poll();
                 polled = true;
                 continue;
             }
@@ -376,12 +382,18 @@ impl World {
                 again.is_some(),
                 "nothing would ever happen again: {:?}\n{}",
                 decision.verdict,
-                self.history.join("\n")
+                self.story()
             );
             self.now = self.now.max(again.unwrap());
         }
         let last = self.history.len().saturating_sub(100);
-        panic!("never settles\n{}", self.history[last..].join("\n"));
+        panic!(
+            "never settles\n{}",
+            self.lines()[last..].join(
+                "
+"
+            )
+        );
     }
 
     fn waits_for_leftovers(&self) -> bool {
@@ -391,6 +403,34 @@ impl World {
                 .iter()
                 .any(|pod| pod.doom.is_some() && pod.gone.is_none())
         })
+    }
+
+    /// What happened so far, a line a step.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |(at, step): &(Timestamp, Step)| match step {
+            Step::Look(look) => format!("{at} look {look:?}"),
+            Step::Act(action) => format!("{at} {action:?}"),
+            Step::Wait(again, verdict) => format!("{at} wait for {again:?}: {verdict:?}"),
+        };
+        self.history.iter().map(line).collect()
+    }
+
+    pub(crate) fn story(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    /// The poller's list.
+    pub(crate) fn poll(&mut self) {
+        self.settle_provider();
+        self.pods_seen = PodsSeen {
+            list: Some(self.list()),
+            failed: None,
+        };
+    }
+
+    /// When the run in progress ends at the latest.
+    pub(crate) fn expiry(&self) -> Expiry {
+        Expiry::now(&self.session, self.ledger.as_ref().unwrap(), self.now).unwrap()
     }
 
     pub(crate) fn billing(&self) -> usize {
@@ -521,7 +561,7 @@ impl World {
         let found = match self
             .pods
             .iter_mut()
-            .find(|real| real.id == *pod && real.status == PodStatus::Running)
+            .find(|real| real.id == *pod && real.status == PodStatus::Running && !self.mute)
         {
             None => Err(Trouble::Unreachable("gone".to_owned())),
             Some(real) if real.key != pin.key => Err(Trouble::WrongKey),
@@ -596,11 +636,7 @@ impl World {
                     host,
                 };
             }
-            Action::Rent {
-                proposal,
-                number,
-                host_deadline,
-            } => self.rent(&proposal, number, host_deadline),
+            Action::Rent { proposal, number } => self.rent(&proposal, number),
             Action::Deploy { pod } => {
                 let now = self.now;
                 if let Some(real) = self.pods.iter_mut().find(|real| real.id == pod) {
@@ -649,13 +685,13 @@ impl World {
                 assert!(
                     ledger.settled(),
                     "S6: released with something open\n{}",
-                    self.history.join("\n")
+                    self.story()
                 );
                 assert_eq!(
                     self.billing(),
                     0,
                     "S6: released while a pod bills\n{}",
-                    self.history.join("\n")
+                    self.story()
                 );
                 assert!(
                     !ledger.tried() || self.receipt,
@@ -674,8 +710,9 @@ impl World {
         }
     }
 
-    fn rent(&mut self, proposal: &Proposal, number: u64, host_deadline: Timestamp) {
-        let lines = || self.history.join("\n");
+    fn rent(&mut self, proposal: &Proposal, number: u64) {
+        let now = self.now;
+        let lines = || self.story();
         assert_eq!(self.billing(), 0, "rents while a pod bills\n{}", lines());
         assert!(self.session.finalizer, "S1: rents without a finalizer");
         assert!(
@@ -683,7 +720,16 @@ impl World {
             "rents what nobody wants\n{}",
             lines()
         );
+        let session = self.session.clone();
         let ledger = self.ledger.as_mut().unwrap();
+        let bill = Bill {
+            pod: None,
+            started: ledger.run.started.unwrap_or(now),
+            created: now,
+            hourly: proposal.hourly,
+            now,
+        };
+        let host_deadline = Expiry::of(&session, ledger, bill).time;
         assert!(
             ledger.settled() && ledger.run.ended.is_none(),
             "rents with something open, or after the end"
@@ -754,7 +800,7 @@ impl World {
         let there = self
             .pods
             .iter_mut()
-            .find(|real| real.id == *pod && real.status == PodStatus::Running);
+            .find(|real| real.id == *pod && real.status == PodStatus::Running && !self.mute);
         let trouble = match there {
             Some(real) if real.key == pin.key => {
                 real.cleared = true;

@@ -250,12 +250,7 @@ fn at_rest(world: &World, verdict: &Verdict) {
             );
         }
         Verdict::Paused | Verdict::Ended(_) | Verdict::Finished => {
-            assert_eq!(
-                world.billing(),
-                0,
-                "rests without a pod\n{}",
-                world.history.join("\n")
-            );
+            assert_eq!(world.billing(), 0, "rests without a pod\n{}", world.story());
             assert!(
                 !matches!(
                     &world.route,
@@ -302,7 +297,7 @@ fn every_small_world_settles_pays_once_and_ends_empty() {
             assert!(
                 world.created <= 1,
                 "pays once for one outcome\n{}",
-                world.history.join("\n")
+                world.story()
             );
             stays(world, &verdict);
         });
@@ -323,13 +318,13 @@ fn stays(mut world: World, verdict: &Verdict) {
         world.settle(),
         *verdict,
         "stays as it is\n{}",
-        world.history.join("\n")
+        world.story()
     );
     assert_eq!(
         (world.ledger.clone(), world.pods.len(), world.created),
         before,
         "and nothing is done\n{}",
-        world.history.join("\n")
+        world.story()
     );
 }
 
