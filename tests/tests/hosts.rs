@@ -421,7 +421,8 @@ async fn an_image_ships_what_it_is_said_to_ship() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("llama-server");
+    let program = folder.path().join("bin/llama-server");
+    std::fs::create_dir(folder.path().join("bin")).unwrap();
     std::fs::write(&program, "#!/bin/sh\necho serves\n").unwrap();
     std::fs::set_permissions(
         &program,
@@ -432,7 +433,9 @@ async fn an_image_ships_what_it_is_said_to_ship() {
         chroot --userspec=65534:65534 / llama-server; touch $(command -v llama-server) 2>/dev/null || echo read-only; df --output=size /dev/shm | tail -n1";
     let mut spec = spec("image", script);
     spec.image = Image {
-        path: vec![folder.path().to_owned()],
+        // One inside the other.
+        path: vec![folder.path().join("bin")],
+        visible: vec![folder.path().to_owned()],
         sshd: false,
         curl: false,
         python: false,

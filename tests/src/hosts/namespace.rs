@@ -127,9 +127,13 @@ pub(super) fn environment(spec: &HostSpec, home: &str) -> BTreeMap<String, Strin
 }
 
 impl super::Image {
-    /// Every folder outside that must be visible inside, those before others that they hold.
+    /// Every folder outside that must be visible inside, but none that lies in another: that one is seen with it.
     fn shown(&self) -> Vec<PathBuf> {
-        let mut shown: Vec<PathBuf> = self.path.iter().chain(&self.visible).cloned().collect();
+        let all = || self.path.iter().chain(&self.visible);
+        let mut shown: Vec<PathBuf> = all()
+            .filter(|folder| !all().any(|other| folder.starts_with(other) && *folder != other))
+            .cloned()
+            .collect();
         shown.sort();
         shown.dedup();
         shown
