@@ -189,6 +189,15 @@ impl ControlPlane {
         self.api_server.kill();
     }
 
+    /// Its processes.
+    pub fn processes(&mut self) -> [&mut Process; 3] {
+        [
+            &mut self.api_server,
+            &mut self.controller_manager,
+            &mut self.etcd,
+        ]
+    }
+
     /// The controller manager is at work when the first namespace has its service account.
     async fn namespaces_work(&self) -> Result<(), Error> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 pub mod deployed;
 pub mod eventually;
 pub mod explain;
@@ -12,6 +13,7 @@ pub mod model;
 pub mod operator_binaries;
 pub mod process;
 pub mod requirements;
+pub mod rig;
 pub mod runpod;
 pub mod scripted_engine;
 pub mod skipped;

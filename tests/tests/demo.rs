@@ -1,0 +1,222 @@
+//! The demo as its users meet it: a program with arguments, output, and an end that leaves nothing behind.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use srchat_tests::eventually::eventually;
+use srchat_tests::{process, tools};
+
+/// The first run on a machine builds a control plane, for minutes; after that it is seconds.
+const SET_UP: Duration = Duration::from_secs(1800);
+
+/// How long an end may take: clearing, two proofs ten seconds apart, and every part's own end.
+const END: Duration = Duration::from_secs(300);
+
+fn demo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    process::without_the_callers_settings(&mut command);
+    // What the caller has set must never be used: these would fail at once if it were.
+    command
+        .env("KUBECONFIG", "/nonexistent")
+        .env("RUNPOD_API_KEY", "wrong")
+        .env("RUNPOD_API_URL", "http://127.0.0.1:9");
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The last line on stdout.
+fn report(output: &Output) -> serde_json::Value {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let told = || format!("{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(stdout.lines().last().unwrap_or_default())
+        .unwrap_or_else(|_| panic!("no report: {}", told()))
+}
+
+/// The demo, ended when a test fails in the middle.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    async fn ended(&mut self) -> std::process::ExitStatus {
+        eventually("the demo to end", END, || {
+            let ended = self.0.try_wait().unwrap();
+            async move { ended.ok_or("it is running") }
+        })
+        .await
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `target/demo/env`, for this test binary's target folder.
+fn env_file() -> PathBuf {
+    let us = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let target = us
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .unwrap();
+    target.join("demo/env")
+}
+
+#[test]
+fn a_whole_life_is_checked_and_reported_in_one_line() {
+    let output = demo(&["--", "--check", "--ask", "What is the capital of Italy?"])
+        .output()
+        .unwrap();
+    let report = report(&output);
+    assert_eq!(
+        report["ok"],
+        true,
+        "{report:#}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success());
+    assert!(
+        report["answer"].as_str().unwrap().contains("Rome"),
+        "{report:#}"
+    );
+    assert_eq!(report["question"], "What is the capital of Italy?");
+    assert!(report["tokens"].as_u64().unwrap() > 0, "{report:#}");
+    assert_eq!(report["ledger"]["leaked"], 0);
+    assert_eq!(report["left"], serde_json::json!([]));
+    for stage in [
+        "planned",
+        "rented",
+        "booted",
+        "trusted",
+        "served",
+        "published",
+        "first_token",
+        "cleared",
+        "terminated",
+        "gone",
+    ] {
+        assert!(report["seconds"][stage].is_number(), "{stage}: {report:#}");
+    }
+    // Where pods are kept apart this is known, and it holds; where not, it is not claimed.
+    match report["isolation"].as_str().unwrap() {
+        "namespace" | "userns" => assert_eq!(report["port_closed"], true),
+        _ => assert_eq!(report["port_closed"], serde_json::Value::Null),
+    }
+}
+
+#[tokio::test]
+async fn parts_that_are_served_can_be_used_from_a_shell_and_end_with_ctrl_c() {
+    let mut serving = Running(demo(&["--serve"]).stdout(Stdio::null()).spawn().unwrap());
+    let env = env_file();
+    eventually("everything to be ready", SET_UP, || {
+        let ended = serving.0.try_wait().unwrap();
+        let ready = env.exists();
+        assert!(ended.is_none() || ready, "the demo has ended: {ended:?}");
+        async move {
+            if ready {
+                Ok(())
+            } else {
+                Err("there is no env file")
+            }
+        }
+    })
+    .await;
+    let shell = |script: &str| {
+        let script = format!(". '{}' && {script}", env.display());
+        tools::run(Command::new("sh").args(["-ec", &script])).unwrap()
+    };
+    let crd = shell("kubectl get crd chatsessions.srchat.dev --output=jsonpath={.spec.group}");
+    assert_eq!(crd, "srchat.dev");
+    let accounts = shell("kubectl get serviceaccounts --namespace srchat-system --output=name");
+    assert!(
+        accounts.contains("serviceaccount/srchat-controller"),
+        "{accounts}"
+    );
+    let ledger = shell("curl --silent --fail \"$SRCHAT_SIM_LEDGER_URL\"");
+    assert!(ledger.contains("\"created\":0"), "{ledger}");
+    assert!(shell("srchat --version").starts_with("srchat "));
+    let kubeconfig = shell("printf %s \"$KUBECONFIG\"");
+
+    serving.signal(rustix::process::Signal::INT);
+    let status = serving.ended().await;
+    assert!(status.success(), "{status}");
+    assert!(!env.exists());
+    assert!(!Path::new(&kubeconfig).exists());
+}
+
+#[tokio::test]
+async fn a_demo_that_is_killed_leaves_no_process_and_no_file() {
+    let place = tempfile::tempdir().unwrap();
+    // Everything of this run has this folder in its arguments or environment.
+    let mut command = demo(&["--check"]);
+    command
+        .env("TMPDIR", place.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut running = Running(command.spawn().unwrap());
+    let ours = || {
+        let pids = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path());
+        let named = |path: &PathBuf| {
+            let read = |name: &str| fs::read(path.join(name)).unwrap_or_default();
+            let text =
+                String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).into_owned();
+            text.contains(&*place.path().to_string_lossy())
+        };
+        pids.filter(named)
+            .map(|path| fs::read_to_string(path.join("comm")).unwrap_or_default())
+            .collect::<Vec<_>>()
+    };
+    eventually("the controller to run", SET_UP, || {
+        assert!(
+            running.0.try_wait().unwrap().is_none(),
+            "the demo has ended"
+        );
+        let running = ours()
+            .iter()
+            .any(|name| name.starts_with("srchat-operator"));
+        async move { if running { Ok(()) } else { Err("it does not") } }
+    })
+    .await;
+    running.signal(rustix::process::Signal::KILL);
+    running.ended().await;
+    eventually("everything to be gone", END, || {
+        let left = ours();
+        let files: Vec<_> = fs::read_dir(place.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        async move {
+            if left.is_empty() && files.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?} {files:?}"))
+            }
+        }
+    })
+    .await;
+}
+
+#[test]
+fn only_a_simulator_of_this_machine_is_taken() {
+    let output = demo(&["--check", "--runpod", "https://api.runpod.io/v2"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("must not be able to spend money"));
+}
