@@ -606,6 +606,25 @@ async fn an_ordinary_user_with_subordinate_ids_has_machines_with_users_and_a_net
 }
 
 #[tokio::test]
+async fn root_of_a_container_without_privileges_has_machines_too() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped::because("only root can have its privileges taken away");
+    }
+    // What Docker leaves a container, and a /run in which nothing has been started.
+    let drop_privileges = "mount -t tmpfs tmpfs /run; exec setpriv --bounding-set=-all,+chown,+dac_override,+fowner,\
+        +fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap \"$@\"";
+    let prefix = ["unshare", "--mount", "sh", "-c", drop_privileges, "sh"];
+    let test = "openssh_gets_in_runs_commands_and_moves_files";
+    let output = again(&prefix, test).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_light_machine_answers_what_its_script_says() {
     let key = KeyPair::generate().unwrap();
     let exec = |mut asked: light::Asked| {

@@ -26,6 +26,7 @@ pub(super) async fn start(spec: HostSpec) -> Result<Machine, Error> {
     let port = free_port().ok_or_else(|| failed("no free port for sshd".to_owned()))?;
     let wish = wish(&spec, &folders, port).to_string();
 
+    make_sshds_folder();
     let mut command = Command::new("python3");
     command
         .args(["-I", "-S", "-c", SUPERVISOR])
@@ -41,6 +42,15 @@ pub(super) async fn start(spec: HostSpec) -> Result<Machine, Error> {
     Machine::around(Isolation::Process, kept, Vec::new())
         .await
         .map_err(|e| failed(e.to_string()))
+}
+
+/// An sshd that root runs insists on this folder, which a system makes when it starts; a container has not started one.
+/// It stays: other machines of other processes may be using it.
+fn make_sshds_folder() {
+    if rustix::process::geteuid().is_root() {
+        // It is usually there, and where it cannot be made the trial says what sshd says.
+        let _there = DirBuilder::new().mode(0o755).create("/run/sshd");
+    }
 }
 
 /// What the supervisor is to run, and what to take away afterwards should nobody else be left to do it.
