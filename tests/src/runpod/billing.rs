@@ -52,8 +52,8 @@ impl Query {
                 Bucket::Day
             }
         };
-        let last = query.get("lastN").map(|text| match text.parse::<u16>() {
-            Ok(last) if last > 0 => last,
+        let last = query.get("lastN").map(|text| match text.parse::<usize>() {
+            Ok(last) if last > 0 => last.min(MOST_BUCKETS),
             _ => {
                 errors.push(format!("lastN: {text:?} is not a positive integer"));
                 1

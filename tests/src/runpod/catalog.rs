@@ -182,7 +182,12 @@ impl Query {
         let list = |name: &str| -> Vec<String> {
             query
                 .get(name)
-                .map(|text| text.split(',').map(str::to_owned).collect())
+                .map(|text| {
+                    text.split(',')
+                        .filter(|item| !item.is_empty())
+                        .map(str::to_owned)
+                        .collect()
+                })
                 .unwrap_or_default()
         };
         let mut errors = Vec::new();
@@ -212,7 +217,7 @@ impl Query {
         if !errors.is_empty() {
             return Err(Problem::invalid(errors));
         }
-        let availability = query.contains_key("include");
+        let availability = !list("include").is_empty();
         if availability && !query.contains_key("product") {
             return Err(Problem::new(400, "include=AVAILABILITY requires product"));
         }

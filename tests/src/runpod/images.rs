@@ -28,27 +28,32 @@ pub struct Image {
 pub struct Images(pub Vec<Image>);
 
 impl Default for Images {
-    /// The default images of srchat's engines, as they are published.
+    /// The default images of srchat's engines, as they are published: two of them without sshd, which boot has to install.
     ///
-    /// One thing differs: those without sshd ship one here, since a simulated pod reaches no package server.
+    /// One thing differs: llama.cpp's has Python here, because the server that stands in for its own is written in it.
     fn default() -> Self {
-        let image = |reference: &str, entrypoint: &[&str], cmd: &[&str], tenths_of_gb| Image {
-            reference: reference.to_owned(),
-            entrypoint: owned(entrypoint),
-            cmd: owned(cmd),
-            ships: hosts::Image::default(),
-            tenths_of_gb,
-            cached: false,
-        };
+        let image =
+            |reference: &str, entrypoint: &[&str], cmd: &[&str], tenths_of_gb, sshd| Image {
+                reference: reference.to_owned(),
+                entrypoint: owned(entrypoint),
+                cmd: owned(cmd),
+                ships: hosts::Image {
+                    sshd,
+                    ..hosts::Image::default()
+                },
+                tenths_of_gb,
+                cached: false,
+            };
         Self(vec![
-            image("vllm/vllm-openai", &["vllm", "serve"], &[], 160),
+            image("vllm/vllm-openai", &["vllm", "serve"], &[], 160, false),
             image(
                 "ghcr.io/ggml-org/llama.cpp:server",
                 &["/app/llama-server"],
                 &[],
                 31,
+                false,
             ),
-            image("runpod/pytorch", &[], &["/start.sh"], 68),
+            image("runpod/pytorch", &[], &["/start.sh"], 68, true),
         ])
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use srchat_operator::provider::{LogLine, NewPod, Pod, runpod::RunPod};
 use srchat_tests::{
     eventually,
-    hosts::Hosts,
+    hosts::{Hosts, Isolation},
     runpod::{Clock, EndedBy, Entry, Fault, Kind, Options, Simulator},
     skipped,
 };
@@ -170,5 +170,33 @@ async fn a_pod_that_vanishes_takes_its_machine_with_it() {
     })
     .await;
     assert_eq!(entry.ended_by, Some(EndedBy::Provider));
+    simulator.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_without_sshd_can_install_it() {
+    let hosts = match Hosts::real().await {
+        Ok(hosts) => hosts,
+        Err(error) => return skipped::because(&error.to_string()),
+    };
+    let hides = hosts.isolation() != Isolation::Process;
+    let (simulator, runpod) = start_with(Options {
+        hosts,
+        clock: Clock::running(),
+        limits: None,
+        ..Options::default()
+    })
+    .await;
+    let script = "command -v sshd || echo none; apt-get install -y openssh-server >/dev/null && command -v sshd; exec sleep 1000";
+    let args = serde_json::json!({"entrypoint": ["sh", "-c"], "cmd": [script]}).to_string();
+    let new = NewPod {
+        args,
+        image: "vllm/vllm-openai:v1".into(),
+        ..new_pod("bare")
+    };
+    let pod = runpod.create(&new, soon()).await.unwrap();
+    let seen = lines(&runpod, &pod, if hides { 2 } else { 1 }).await;
+    assert_eq!(seen[0] == "none", hides, "{seen:?}");
+    assert!(seen.iter().any(|line| line.ends_with("/sshd")), "{seen:?}");
     simulator.stop().await;
 }
