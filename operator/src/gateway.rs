@@ -102,7 +102,10 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         crate::http::Probes::new(Arc::new(registry), move || gateway.is_ready())
     };
     let address = listener.local_addr().map_or(listen, |address| address);
-    tracing::info!(%address, "the gateway listens");
+    let metrics = probes
+        .local_addr()
+        .map_or(metrics_listen, |address| address);
+    tracing::info!(%address, %metrics, "the gateway listens");
     let watch = watch::follow(&gateway, client, &sessions_namespace);
     tokio::select! {
         () = gateway.serve(listener) => Ok(()),
@@ -248,7 +251,7 @@ impl Gateway {
         let (namespace, name, what) = match routes::parse(&head.method, head.uri.path())? {
             Asked::Health => return Ok(Response::new(full("ok\n"))),
             Asked::Ready if self.is_ready() => return Ok(Response::new(full("ok\n"))),
-            Asked::Ready => return Err(Refusal::Busy),
+            Asked::Ready => return Err(Refusal::NotReady),
             Asked::Session {
                 namespace,
                 name,
@@ -272,8 +275,8 @@ impl Gateway {
             What::File(verb, path) => {
                 files::one(*verb, path, admitted, (head.headers, body), &self.metrics).await
             }
-            What::Logs => logs::answer(head.uri.query(), admitted).await,
-            What::Status => Ok(status::answer(admitted)),
+            What::Logs => logs::answer(head.uri.query(), admitted, &self.ending).await,
+            What::Status => Ok(status::answer(admitted, self.ending.clone())),
         }
     }
 }

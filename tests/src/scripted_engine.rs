@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -34,6 +34,8 @@ pub struct Script {
     pub reasoning: Option<(&'static str, String)>,
     /// When each token comes.
     pub pace: Pace,
+    /// Each token of a stream is the moment at which it was made, in nanoseconds since 1970: for benchmarks.
+    pub stamped: bool,
     /// What goes wrong.
     pub fault: Option<Fault>,
 }
@@ -46,6 +48,7 @@ impl Default for Script {
                 .to_vec(),
             reasoning: None,
             pace: Pace::Free,
+            stamped: false,
             fault: None,
         }
     }
@@ -344,7 +347,7 @@ fn streamed(script: Script, body: &Value, answering: Answering) -> Response<Body
         Some(Fault::DiesAfter(tokens)) => tokens,
         Some(Fault::Malformed | Fault::Huge(_) | Fault::Refuses(..)) | None => usize::MAX,
     };
-    let last = events.len() - 1;
+    let (last, stamped) = (events.len() - 1, script.stamped);
     let begun = tokio::time::Instant::now();
     let pieces = stream::unfold(
         (events.into_iter().enumerate(), answering),
@@ -369,6 +372,7 @@ fn streamed(script: Script, body: &Value, answering: Answering) -> Response<Body
                 ));
             }
             answering.ended = at == last;
+            let event = if stamped { stamp(&event) } else { event };
             Some((Ok(Frame::data(Bytes::from(event))), (events, answering)))
         },
     );
@@ -376,4 +380,16 @@ fn streamed(script: Script, body: &Value, answering: Answering) -> Response<Body
         .header(header::CONTENT_TYPE, "text/event-stream")
         .body(StreamBody::new(pieces.boxed()));
     answer.expect("one plain header")
+}
+
+/// Puts the present moment into an empty token.
+fn stamp(event: &str) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    event.replacen(
+        "\"content\":\"\"",
+        &format!("\"content\":\"{}\"", now.as_nanos()),
+        1,
+    )
 }

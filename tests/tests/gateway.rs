@@ -6,7 +6,8 @@ mod world;
 
 #[path = "gateway/chat.rs"]
 mod chat;
-
+#[path = "gateway/cluster.rs"]
+mod cluster;
 #[path = "gateway/door.rs"]
 mod door;
 #[path = "gateway/files.rs"]

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use tokio_util::io::ReaderStream;
+use tokio_util::sync::CancellationToken;
 
 use super::body::Answer;
 use super::refusal::Refusal;
@@ -24,16 +25,26 @@ struct Ask {
 }
 
 /// `GET …/logs`.
-pub async fn answer(query: Option<&str>, admitted: Admitted) -> Result<Answer, Refusal> {
+pub async fn answer(
+    query: Option<&str>,
+    admitted: Admitted,
+    ending: &CancellationToken,
+) -> Result<Answer, Refusal> {
     let Ask { tail, follow } = parse(query.unwrap_or_default())?;
     let tunnel = admitted.known.deployed()?;
     let log = tunnel
         .start(&gate::log(tail, follow))
         .await
         .map_err(|_error| Refusal::Unreachable)?;
-    let revoked = Box::pin(admitted.known.revoked.clone().cancelled_owned());
+    let (revoked, ending) = (admitted.known.revoked.clone(), ending.clone());
+    let end = Box::pin(async move {
+        tokio::select! {
+            () = revoked.cancelled() => {}
+            () = ending.cancelled() => {}
+        }
+    });
     let lines = ReaderStream::new(log)
-        .take_until(revoked)
+        .take_until(end)
         .map(move |piece: io::Result<_>| {
             // The slot is held until the end.
             let _held = &admitted;

@@ -3,7 +3,7 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -290,16 +290,15 @@ impl Body for Relay {
         if relay.done {
             return Poll::Ready(None);
         }
-        if relay.held.revoked.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(relay.fail(&Refusal::Unauthorized));
-        }
         loop {
             match Pin::new(&mut relay.body).poll_frame(cx) {
+                // Here and not at every token: an engine pauses between two of them for longer than a gateway.
                 Poll::Pending => {
-                    return match relay.poll_silence(cx) {
-                        Poll::Ready(()) => Poll::Ready(relay.fail(&Refusal::EngineTimeout)),
-                        Poll::Pending => Poll::Pending,
-                    };
+                    if relay.held.revoked.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(relay.fail(&Refusal::Unauthorized));
+                    }
+                    ready!(relay.poll_silence(cx));
+                    return Poll::Ready(relay.fail(&Refusal::EngineTimeout));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else {

@@ -65,7 +65,7 @@ pub(crate) mod tests {
     pub(crate) fn host(engine: Engine) -> RouteHost {
         let key = KeyPair::generate().unwrap();
         RouteHost {
-            address: "127.0.0.1:22".parse().unwrap(),
+            address: "127.0.0.1:22".into(),
             host_key: key.public(),
             user: "srchat-gw".into(),
             key,

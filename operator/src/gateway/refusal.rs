@@ -50,6 +50,8 @@ pub enum Refusal {
         /// Of the stage.
         percent: Option<u8>,
     },
+    /// The gateway itself has no routes or no certificate yet, or is ending.
+    NotReady,
     /// The host could not be reached.
     Unreachable,
     /// The engine's own refusal.
@@ -108,7 +110,7 @@ impl Refusal {
             Self::Digest => StatusCode::UNPROCESSABLE_ENTITY,
             Self::OverQuota(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotServing { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotServing { .. } | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Self::Engine(error) => error.status,
             Self::Unreachable | Self::EngineFailed => StatusCode::BAD_GATEWAY,
             Self::EngineTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -135,6 +137,7 @@ impl Refusal {
             Self::OverQuota(_) => (REQUEST, Some("quota_exceeded")),
             Self::Busy => ("rate_limit_error", Some("rate_limit_exceeded")),
             Self::NotServing { .. } => (SERVER, Some("model_not_ready")),
+            Self::NotReady => (SERVER, Some("not_ready")),
             Self::Unreachable => (SERVER, Some("host_unreachable")),
             Self::Engine(error) if error.status.is_client_error() => (REQUEST, None),
             Self::Engine(_) => (SERVER, Some("engine_error")),
@@ -165,6 +168,7 @@ impl Refusal {
             Self::NotServing { stage, percent: Some(percent) } => {
                 format!("The model is not serving yet: {stage}, {percent} %.")
             }
+            Self::NotReady => "The gateway is not ready.".into(),
             Self::Unreachable => "The session's host cannot be reached at the moment.".into(),
             Self::Engine(error) => error
                 .message
@@ -178,7 +182,7 @@ impl Refusal {
     /// After how many seconds to try again. Clients honour at most 120.
     fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::Busy => Some(1),
+            Self::Busy | Self::NotReady => Some(1),
             Self::Unreachable => Some(5),
             Self::NotServing { stage, percent: _ } => Some(match stage {
                 Stage::Paused | Stage::Ended | Stage::Planning | Stage::Renting | Stage::Other => {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use srchat_crds::Dollars;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::body::Answer;
 use super::sessions::{Admitted, Known};
@@ -48,19 +49,20 @@ struct Idle {
     left_seconds: Option<u64>,
 }
 
-/// `GET …/status`: ends when the session is gone or the token revoked.
-pub fn answer(admitted: Admitted) -> Answer {
+/// `GET …/status`: ends when the session is gone, the token revoked, or the gateway ends.
+pub fn answer(admitted: Admitted, ending: CancellationToken) -> Answer {
     let mut follow = admitted.session.follow();
     follow.mark_changed();
-    let events = futures::stream::unfold((follow, admitted), |(mut follow, admitted)| async move {
-        let revoked = admitted.known.revoked.clone();
+    let state = (follow, admitted, ending);
+    let events = futures::stream::unfold(state, |(mut follow, admitted, ending)| async move {
         tokio::select! {
             biased;
-            () = revoked.cancelled() => return None,
+            () = admitted.known.revoked.cancelled() => return None,
+            () = ending.cancelled() => return None,
             changed = timeout(BEAT, follow.changed()) => if let Ok(Err(_gone)) = changed { return None },
         }
         let event = event(&follow.borrow_and_update(), Timestamp::now());
-        Some((Ok(Frame::data(event)), (follow, admitted)))
+        Some((Ok(Frame::data(event)), (follow, admitted, ending)))
     });
     let mut answer = Response::new(StreamBody::new(events).boxed_unsync());
     let headers = answer.headers_mut();

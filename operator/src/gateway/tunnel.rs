@@ -59,7 +59,7 @@ impl Road {
             metrics::Tunnel::bulk => Tuning::BULK,
         };
         let target = Target {
-            address: host.address.to_string(),
+            address: host.address.clone(),
             pin: host.host_key,
             user: host.user.clone(),
             key: host.key.clone(),

@@ -129,7 +129,12 @@ impl World {
 }
 
 pub fn client() -> Client {
-    let root = reqwest::Certificate::from_pem(LEAF.cert.pem().as_bytes()).unwrap();
+    client_of(&LEAF)
+}
+
+/// A client that trusts this leaf only.
+pub fn client_of(leaf: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Client {
+    let root = reqwest::Certificate::from_pem(leaf.cert.pem().as_bytes()).unwrap();
     Client::builder()
         .tls_certs_only([root])
         .no_proxy()

@@ -1,0 +1,390 @@
+//! What the gateway adds to a request and to a token, beside `ssh -L`, its peer: both carry the same requests to the same engine through
+//! the same sshd. `cargo bench -p srchat-tests --bench gateway`.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::io::{BufRead as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::StreamExt as _;
+use reqwest::Client;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use srchat_operator::gateway::Gateway;
+use srchat_operator::metrics::Registry;
+use srchat_operator::route::{Route, RouteHost, Stage, TokenHash};
+use srchat_tests::deployed::Deployed;
+use srchat_tests::scripted_engine::{Pace, Script, ScriptedEngine};
+use tokio::time::{Instant, MissedTickBehavior};
+
+const TOKEN: &str = "srchat_abcd1234_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const CHILD: &str = "--as-the-gateway";
+
+/// One way to the engine.
+struct Way {
+    name: &'static str,
+    base: String,
+    http: Client,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    if std::env::args().any(|argument| argument == CHILD) {
+        runtime.block_on(be_the_gateway());
+    } else {
+        runtime.block_on(measure());
+    }
+}
+
+/// The gateway in a process of its own, so that its memory can be told: reads leaf and route from stdin, says its address.
+async fn be_the_gateway() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    let gateway = Arc::new(Gateway::new(&mut Registry::default()).unwrap());
+    let text = |name: &str| told[name].as_str().unwrap().to_owned();
+    gateway
+        .set_leaf(text("chain").as_bytes(), text("key").as_bytes())
+        .unwrap();
+    gateway.apply(serde_json::from_value(told["route"].clone()).unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let end = gateway.clone();
+    std::thread::spawn(move || {
+        // The parent's end closes our stdin.
+        let _ = std::io::stdin().read_line(&mut String::new());
+        end.end();
+    });
+    gateway.serve(listener).await;
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn measure() {
+    let engine = ScriptedEngine::start(Script::default()).await.unwrap();
+    let host = Deployed::start(engine.port()).await.unwrap();
+    let direct = Way {
+        name: "direct",
+        base: format!("http://127.0.0.1:{}", engine.port()),
+        http: Client::builder().no_proxy().build().unwrap(),
+    };
+    let (tunnel, _ssh, _folder) = ssh_forward(&host.route, engine.port()).await;
+    let (gateway, child) = start_gateway(&host.route);
+    let ways = [direct, tunnel, gateway];
+
+    println!("resident, idle: {:.1} MB", resident(child.0.id()));
+    requests(&ways).await;
+    println!(
+        "resident, after the requests: {:.1} MB",
+        resident(child.0.id())
+    );
+    open_loop(&ways).await;
+    tokens(&engine, &ways).await;
+    throughput(&engine, &ways, child.0.id()).await;
+}
+
+async fn ssh_forward(route: &RouteHost, engine: u16) -> (Way, Killed, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, route.key.to_openssh().expose_secret()).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (host, port) = route.address.rsplit_once(':').unwrap();
+    let known = folder.path().join("known");
+    std::fs::write(&known, format!("[{host}]:{port} {}\n", route.host_key)).unwrap();
+    let local = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut command = Command::new("ssh");
+    command.args([
+        "-F",
+        "none",
+        "-N",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ExitOnForwardFailure=yes",
+        "-c",
+        "aes128-gcm@openssh.com",
+        "-i",
+    ]);
+    command
+        .arg(&key)
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", known.display()));
+    command.args([
+        "-L",
+        &format!("127.0.0.1:{local}:127.0.0.1:{engine}"),
+        "-p",
+        port,
+        &format!("{}@{host}", route.user),
+    ]);
+    let child = Killed(command.stdin(Stdio::null()).spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while tokio::net::TcpStream::connect(("127.0.0.1", local))
+        .await
+        .is_err()
+    {
+        assert!(Instant::now() < deadline, "ssh -L does not listen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let http = Client::builder().no_proxy().build().unwrap();
+    (
+        Way {
+            name: "ssh -L",
+            base: format!("http://127.0.0.1:{local}"),
+            http,
+        },
+        child,
+        folder,
+    )
+}
+
+fn start_gateway(host: &RouteHost) -> (Way, Killed) {
+    let leaf = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .arg(CHILD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let route = Route {
+        uid: "u".into(),
+        namespace: "team-a".into(),
+        name: "bench".into(),
+        token: TokenHash::of(TOKEN),
+        stage: Stage::Serving,
+        percent: None,
+        message: String::new(),
+        hourly: None,
+        spend: None,
+        spend_as_of: None,
+        expiry: None,
+        idle_seconds: None,
+        ready: None,
+        host: Some(host.clone()),
+    };
+    let told =
+        json!({"chain": leaf.cert.pem(), "key": leaf.signing_key.serialize_pem(), "route": route});
+    writeln!(child.stdin.as_mut().unwrap(), "{told}").unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address: SocketAddr = line.trim().parse().unwrap();
+    let root = reqwest::Certificate::from_pem(leaf.cert.pem().as_bytes()).unwrap();
+    let http = Client::builder()
+        .tls_certs_only([root])
+        .no_proxy()
+        .build()
+        .unwrap();
+    (
+        Way {
+            name: "gateway",
+            base: format!("https://localhost:{}/team-a/bench", address.port()),
+            http,
+        },
+        Killed(child),
+    )
+}
+
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1024.0
+}
+
+impl Way {
+    fn ask(&self, stream: bool) -> reqwest::RequestBuilder {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "What is the capital of France?"}], "stream": stream});
+        self.http
+            .post(format!("{}/v1/chat/completions", self.base))
+            .bearer_auth(TOKEN)
+            .json(&body)
+    }
+
+    async fn once(&self) -> Duration {
+        let begun = Instant::now();
+        let answer = self.ask(false).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.unwrap();
+        begun.elapsed()
+    }
+}
+
+/// Milliseconds at a share of the sorted times.
+fn at(times: &[Duration], share: f64) -> f64 {
+    let index = ((times.len() - 1) as f64 * share) as usize;
+    times[index].as_secs_f64() * 1e3
+}
+
+/// One line a way: p50 and p99, what is added to the direct way, and the ratio of that to what ssh adds.
+fn table(title: &str, measured: Vec<(&'static str, Vec<Duration>)>) {
+    println!("\n{title}");
+    println!(
+        "{:10} {:>9} {:>9} {:>11} {:>11} {:>15}",
+        "", "p50 ms", "p99 ms", "added p50", "added p99", "p50 to ssh -L"
+    );
+    let mut base = None;
+    let mut peer = None;
+    for (name, mut times) in measured {
+        times.sort_unstable();
+        let (p50, p99) = (at(&times, 0.5), at(&times, 0.99));
+        let (base50, base99) = *base.get_or_insert((p50, p99));
+        let added = p50 - base50;
+        if name == "ssh -L" {
+            peer = Some(added);
+        }
+        let ratio = peer.map_or_else(String::new, |peer| format!("{:.2}", added / peer));
+        println!(
+            "{name:10} {p50:9.3} {p99:9.3} {added:11.3} {:11.3} {ratio:>15}",
+            p99 - base99
+        );
+    }
+}
+
+/// One after another. The ways take turns, so that whatever else the machine does falls on all of them.
+async fn requests(ways: &[Way]) {
+    let mut measured: Vec<_> = ways.iter().map(|way| (way.name, Vec::new())).collect();
+    for round in 0..2200 {
+        for (way, (_, times)) in ways.iter().zip(&mut measured) {
+            let time = way.once().await;
+            if round >= 200 {
+                times.push(time);
+            }
+        }
+    }
+    table("one request after another, 2,000 each", measured);
+}
+
+/// 500 a second, whether or not the last is answered.
+async fn open_loop(ways: &[Way]) {
+    let mut measured = Vec::new();
+    for way in ways {
+        let way = Arc::new(Way {
+            name: way.name,
+            base: way.base.clone(),
+            http: way.http.clone(),
+        });
+        let mut asked = tokio::task::JoinSet::new();
+        let mut tick = tokio::time::interval(Duration::from_millis(2));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for _ in 0..2500 {
+            tick.tick().await;
+            let way = way.clone();
+            asked.spawn(async move { way.once().await });
+        }
+        measured.push((way.name, asked.join_all().await.split_off(250)));
+    }
+    table("500 requests a second, 5 s each", measured);
+}
+
+fn now() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos()
+}
+
+/// From a token's making to its arrival: the engine writes the time into the token.
+async fn stream(way: Arc<Way>) -> Vec<Duration> {
+    let answer = way.ask(true).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.bytes_stream();
+    let mut text = String::new();
+    let mut times = Vec::new();
+    while let Some(piece) = body.next().await {
+        let arrived = now();
+        text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            if let Some(made) = event
+                .split_once("\"content\":\"")
+                .and_then(|(_, rest)| rest.split('"').next()?.parse::<u128>().ok())
+            {
+                times.push(Duration::from_nanos(
+                    u64::try_from(arrived.saturating_sub(made)).unwrap(),
+                ));
+            }
+            text = rest.to_owned();
+        }
+    }
+    times
+}
+
+/// 20 streams of 50 tokens a second.
+async fn tokens(engine: &ScriptedEngine, ways: &[Way]) {
+    let mut measured = Vec::new();
+    for way in ways {
+        engine.follow(Script {
+            tokens: vec![String::new(); 250],
+            pace: Pace::Every(Duration::from_millis(20)),
+            stamped: true,
+            ..Script::default()
+        });
+        let way = Arc::new(Way {
+            name: way.name,
+            base: way.base.clone(),
+            http: way.http.clone(),
+        });
+        let mut streams = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            streams.spawn(stream(way.clone()));
+        }
+        measured.push((way.name, streams.join_all().await.concat()));
+    }
+    table(
+        "a token, 20 streams of 50 tokens a second, 5 s each",
+        measured,
+    );
+}
+
+/// 300 streams at once, as fast as they go. sshd admits some hundred channels a connection.
+async fn throughput(engine: &ScriptedEngine, ways: &[Way], gateway: u32) {
+    println!("\n300 streams of 200 tokens, as fast as they go");
+    for way in ways {
+        engine.follow(Script {
+            tokens: vec![String::new(); 200],
+            stamped: true,
+            ..Script::default()
+        });
+        let way = Arc::new(Way {
+            name: way.name,
+            base: way.base.clone(),
+            http: way.http.clone(),
+        });
+        let begun = Instant::now();
+        let mut streams = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            streams.spawn(stream(way.clone()));
+        }
+        let tokens: usize = streams.join_all().await.iter().map(Vec::len).sum();
+        println!(
+            "{:10} {:9.0} tokens/s ({tokens} tokens)",
+            way.name,
+            tokens as f64 / begun.elapsed().as_secs_f64()
+        );
+    }
+    println!("resident, after 300 streams: {:.1} MB", resident(gateway));
+}
