@@ -26,7 +26,7 @@ const HUB_READ: Duration = Duration::from_secs(30);
 
 const MODEL_REQUIREMENTS: &str = include_str!("../engines/model/requirements.txt");
 const LLAMA_SERVER_REQUIREMENTS: &str = include_str!("../engines/llama-server/requirements.txt");
-const LLAMA_SERVER: &str = include_str!("../engines/llama-server/llama-server");
+const LLAMA_SERVER: &str = include_str!("../engines/llama-server/llama_server.py");
 const STAND_IN: &str = include_str!("../engines/stand_in.py");
 const VLLM: &str = include_str!("../engines/vllm/vllm");
 const VLLM_FLAGS: &str = include_str!("../engines/vllm.flags");
@@ -116,13 +116,16 @@ pub fn small_model() -> Result<SmallModel, Error> {
 /// # Errors
 /// When pip fails.
 pub fn engines() -> Result<Engines, Error> {
-    let parts = [LLAMA_SERVER_REQUIREMENTS, LLAMA_SERVER].map(str::as_bytes);
+    let python = Python::find();
+    let parts = [LLAMA_SERVER_REQUIREMENTS, LLAMA_SERVER, &python.description].map(str::as_bytes);
     let llama = cache::once(
         &format!("llama-server-{}", cache::fingerprint(parts)),
         |folder| {
             cache::say("model server: installing llama.cpp's server (xllamacpp, 34 MB) with pip");
-            install(LLAMA_SERVER_REQUIREMENTS, folder, &folder.join("lib"))?;
-            program(&folder.join("bin"), "llama-server", LLAMA_SERVER)
+            let lib = folder.join("lib");
+            install(LLAMA_SERVER_REQUIREMENTS, folder, &lib)?;
+            write(&lib.join("llama_server.py"), LLAMA_SERVER)?;
+            program(&folder.join("bin"), "llama-server", &python.ship(&lib)?)
         },
     )?;
     let parts = [STAND_IN, VLLM, VLLM_FLAGS, TRANSFORMERS, TRANSFORMERS_FLAGS].map(str::as_bytes);
@@ -140,7 +143,10 @@ pub fn engines() -> Result<Engines, Error> {
         llama_cpp: llama.join("bin"),
         vllm: others.join("vllm"),
         transformers: others.join("transformers"),
-        visible: vec![llama.join("lib"), others],
+        visible: [llama.join("lib"), others]
+            .into_iter()
+            .chain(python.visible())
+            .collect(),
     })
 }
 
@@ -218,6 +224,49 @@ async fn download(target: &Path) -> Result<(), String> {
         file.write_all(&piece).map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// The interpreter that `llama-server` is shipped with: a copy, so that the image may have none.
+struct Python {
+    /// Its version, program and standard library, one a line; empty when there is none.
+    description: String,
+}
+
+impl Python {
+    /// The system's own where it will do, since every user may read that one; else the one on PATH.
+    fn find() -> Self {
+        const ASK: &str = "import os, sys; assert sys.version_info >= (3, 10); \
+                           print(sys.version.split()[0], os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
+        let candidates = ["/usr/bin/python3", "/usr/local/bin/python3", "python3"];
+        let answer =
+            |program: &&str| run("python3", Command::new(program).args(["-I", "-c", ASK])).ok();
+        Self {
+            description: candidates.iter().find_map(answer).unwrap_or_default(),
+        }
+    }
+
+    /// Copies the interpreter into `lib` and returns the script that starts `llama_server.py` beside it.
+    fn ship(&self, lib: &Path) -> Result<String, Step> {
+        let mut lines = self.description.lines().skip(1);
+        let (Some(program), Some(home)) = (lines.next(), lines.next()) else {
+            return Err(Step::Failed {
+                program: "python3",
+                said: "Python 3.10 or newer is needed".to_owned(),
+            });
+        };
+        let copy = lib.join("python");
+        fs::copy(program, &copy).map_err(|source| Step::Write { path: copy, source })?;
+        // Without `site`, nothing of the caller's is loaded; the standard library is found by its home.
+        Ok(format!(
+            "#!/bin/sh\nlib=$(dirname \"$(readlink -f \"$0\")\")/../lib\nPYTHONHOME='{home}' exec \"$lib/python\" -s -S \"$lib/llama_server.py\" \"$@\"\n"
+        ))
+    }
+
+    /// Its standard library, where that is not the system's.
+    fn visible(&self) -> Option<PathBuf> {
+        let home = self.description.lines().nth(2).map(PathBuf::from)?;
+        (!home.starts_with("/usr")).then_some(home)
+    }
 }
 
 /// Puts the file together from the data files of the packages. None of their code is run.

@@ -1,8 +1,8 @@
-#!/usr/bin/env python3
 """llama.cpp's server under its own name: takes the flags that srchat passes, as the real program spells them, and refuses every
-other. Stands in `bin`, beside the `lib` that xllamacpp is installed in."""
+other. Stands beside the xllamacpp that it serves with; `llama-server` starts it with an interpreter of its own, since llama.cpp's
+image ships no Python.
+"""
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -45,7 +45,6 @@ def parsed(words):
 
 
 def main():
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
     if sys.argv[1:] == ["--version"]:
         import xllamacpp
 
@@ -78,6 +77,10 @@ def main():
     params.offline = "--offline" in options
     # By default prompts that were answered are kept in 8 GiB of memory, which a machine that simulates pods does not have.
     params.cache_ram_mib = 0
+    # Half of the processors. llama.cpp's threads spin while they wait for each other: on two cores that compile at the same time,
+    # one thread makes 8 tokens a second and two make 0.6.
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
 
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
