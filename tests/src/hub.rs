@@ -431,8 +431,7 @@ async fn resolve(
         );
     };
     let Some(sha256) = &file.sha256 else {
-        let response = send(shared, repository, path, method, headers, fault).await;
-        return with(response, "x-repo-commit", &repository.sha);
+        return send(shared, repository, path, method, headers, fault).await;
     };
     if let Some(fault) = fault {
         // It is about the bytes, so it waits for the request that fetches them.
@@ -493,6 +492,8 @@ async fn send(
         ("content-type", "application/octet-stream".to_owned()),
         ("accept-ranges", "bytes".to_owned()),
         ("etag", format!("\"{etag}\"")),
+        // The Hub keeps blobs at another host, to which clients do not follow when they only ask for headers; here it is the same.
+        ("x-repo-commit", repository.sha.clone()),
     ] {
         response = with(response, name, &value);
     }
