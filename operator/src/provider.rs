@@ -1,7 +1,6 @@
 //! What the rest of srchat knows of the provider of GPUs: offers, pods, snapshots, and a closed set of errors.
 //! Nothing here names a wire format, and nothing here talks: `runpod` does, and only through these types.
 
-pub mod catalog;
 pub mod runpod;
 pub mod snapshot;
 

@@ -20,7 +20,11 @@ use reqwest::{Client, RequestBuilder, Response, Url, redirect};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use self::{answer::Act, budget::Budget, budget::Purpose};
+use self::{
+    answer::Act,
+    budget::{Budget, Purpose},
+    logs::{OpenLog, OpenLogs},
+};
 pub use self::{
     key::{Key, NotAKey},
     logs::LogStream,
@@ -88,6 +92,7 @@ struct Inner {
     /// Everything else.
     pooled: Client,
     budget: Mutex<Budget>,
+    logs: OpenLogs,
 }
 
 /// Why no client could be made.
@@ -128,6 +133,7 @@ impl RunPod {
             once,
             pooled,
             budget: Mutex::default(),
+            logs: OpenLogs::default(),
         })))
     }
 
@@ -170,6 +176,7 @@ impl RunPod {
 
     /// All pods of the account, every page, or an error: a partial list does not exist.
     pub async fn list_all(&self) -> Result<Snapshot, Error> {
+        self.0.logs.close_idle();
         let (began, began_at) = (Instant::now(), Timestamp::now());
         let mut pods = BTreeMap::new();
         let mut seen = HashSet::new();
@@ -234,9 +241,28 @@ impl RunPod {
     }
 
     /// The last `tail` lines (5,000 at most) that the pod's container has written so far.
+    ///
+    /// The first question is a request, and waits until what is there has arrived. Its answer stays open, so later ones cost
+    /// nothing and return at once; it is closed when nobody asks any more.
     pub async fn logs(&self, id: &PodId, tail: u32) -> Result<Vec<LogLine>, Error> {
-        let mut stream = self.follow(id, tail).await?;
-        Ok(stream.backlog().await)
+        let slot = self.0.logs.slot(id);
+        let mut slot = slot.lock().await;
+        if let Some(open) = slot.as_mut().filter(|open| open.reaches(tail))
+            && open.arrived()
+        {
+            return Ok(open.last(tail));
+        }
+        *slot = None;
+        let mut open = OpenLog::new(self.follow(id, tail).await?, tail);
+        open.backlog().await;
+        let lines = open.last(tail);
+        *slot = Some(open);
+        Ok(lines)
+    }
+
+    /// Nobody will ask for this log any more.
+    pub fn close_log(&self, id: &PodId) {
+        self.0.logs.close(id);
     }
 
     /// The last `tail` lines and then each new one, until it is dropped. One request, however long it lasts.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use srchat_crds::Dollars;
 use srchat_operator::provider::{
-    Cloud, Error, PodStatus, Scope, Stock, catalog::Catalog, runpod::Key, runpod::RunPod,
+    Cloud, Error, PodStatus, Scope, Stock, runpod::Key, runpod::RunPod,
 };
 use srchat_tests::runpod::{Call, Fault, Kind, Level, Limits, Options};
 
@@ -341,25 +341,6 @@ async fn the_catalog_has_prices_and_stock_for_the_count_and_the_cloud() {
         community.len() < offers.len() && community.iter().all(|offer| offer.stock == Stock::None),
         "nobody has nine of them"
     );
-    simulator.stop().await;
-}
-
-#[tokio::test]
-async fn the_catalog_is_read_once_for_all_who_plan() {
-    let (simulator, runpod) = start().await;
-    let catalog = Catalog::default();
-    let clouds = [Cloud::Secure, Cloud::Community];
-    let asked =
-        futures::future::join_all((0..20).map(|_| catalog.offers(&runpod, 1, &clouds))).await;
-    assert!(
-        asked
-            .iter()
-            .all(|offers| offers.as_ref().unwrap().len() > 17)
-    );
-    assert_eq!(simulator.ledger().calls[&Call::Catalog], 2);
-    catalog.forget().await;
-    catalog.offers(&runpod, 1, &[Cloud::Secure]).await.unwrap();
-    assert_eq!(simulator.ledger().calls[&Call::Catalog], 3);
     simulator.stop().await;
 }
 

@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use srchat_operator::provider::Error;
-use srchat_tests::runpod::Simulator;
+use srchat_tests::{
+    eventually,
+    runpod::{Call, Simulator},
+};
 
 use super::setting::{new_pod, soon, start};
 
@@ -48,6 +53,44 @@ async fn a_log_that_is_followed_gives_each_new_line_and_ends_with_the_pod() {
         runpod.follow(&pod.id, 1).await,
         Err(Error::NotFound)
     ));
+    simulator.stop().await;
+}
+
+#[tokio::test]
+async fn asking_again_for_a_log_costs_no_request_until_it_ends() {
+    let (simulator, runpod) = start().await;
+    let pod = runpod.create(&new_pod("writes"), soon()).await.unwrap();
+    simulator.write(pod.id.as_str(), "one");
+    assert_eq!(runpod.logs(&pod.id, 10).await.unwrap().len(), 1);
+    simulator.write(pod.id.as_str(), "two");
+    let seen = eventually::within(Duration::from_secs(10), "the second line", || async {
+        let lines = runpod
+            .logs(&pod.id, 10)
+            .await
+            .map_err(|error| error.to_string())?;
+        if lines.len() == 2 {
+            Ok(lines)
+        } else {
+            Err(format!("{lines:?}"))
+        }
+    });
+    assert_eq!(seen.await.unwrap()[1].line, "two");
+    assert_eq!(simulator.ledger().calls[&Call::Logs], 1);
+    runpod.close_log(&pod.id);
+    assert_eq!(runpod.logs(&pod.id, 10).await.unwrap().len(), 2);
+    assert_eq!(
+        simulator.ledger().calls[&Call::Logs],
+        2,
+        "a closed one is asked for anew"
+    );
+    runpod.delete(&pod.id).await.unwrap();
+    let gone = eventually::within(Duration::from_secs(10), "the end of the log", || async {
+        match runpod.logs(&pod.id, 10).await {
+            Err(Error::NotFound) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    gone.await.unwrap();
     simulator.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! Server-sent events, as far as a log needs them: `id:` and `data:`. Pure; never fails, whatever the bytes are.
 
 /// The longest line that is kept; what is beyond it is dropped up to the line's end.
-const LONGEST_LINE: usize = 256 * 1024;
+const LONGEST_LINE: usize = 64 * 1024;
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

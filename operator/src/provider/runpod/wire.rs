@@ -198,6 +198,9 @@ pub(super) fn billed(body: &Value, pod: &PodId) -> Result<Billed, Unreadable> {
     Ok(seen)
 }
 
+/// What is kept of a log line: a pod that writes endless ones takes no memory of ours.
+const LONGEST_LINE: usize = 4_096;
+
 /// A line of a container's log, from the data of an event; none for other sources and for what cannot be read.
 pub(super) fn log_line(data: &str) -> Option<LogLine> {
     let body: Value = serde_json::from_str(data).ok()?;
@@ -208,7 +211,9 @@ pub(super) fn log_line(data: &str) -> Option<LogLine> {
         .get("line")?
         .as_str()?
         .trim_end_matches(['\r', '\n'])
-        .to_owned();
+        .chars()
+        .take(LONGEST_LINE)
+        .collect();
     Some(LogLine {
         at: time(body.get("ts")),
         line,
