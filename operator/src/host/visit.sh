@@ -36,8 +36,9 @@ look() {
     failure=$(word "$deploy/failure")
     port=$(word "$deploy/port")
     : "${failure:=-}" "${port:=-}"
-    # A job that neither lives nor said why it ended was killed.
-    if [ "$failure" = - ] && [ -z "$(recorded job)" ]; then
+    # A job that neither lives nor said why it ended was killed; one that deploy is about to start was not.
+    holder=$(word "$state/deploy.lock/pid")
+    if [ "$failure" = - ] && [ ! -d "/proc/${holder:-none}" ] && [ -z "$(recorded job)" ]; then
         # It may have ended between the two looks.
         failure=$(word "$deploy/failure")
         : "${failure:=lost}"
