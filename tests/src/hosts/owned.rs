@@ -12,6 +12,8 @@ use rustix::net::{
     SocketType,
 };
 
+use super::process::python;
+
 const HELPER: &str = include_str!("inside.py");
 
 /// The helper, and our end of the socket that it listens to.
@@ -36,7 +38,7 @@ impl Owned {
             "--preserve-credentials",
         ]);
         command
-            .args(["python3", "-I", "-S", "-c", HELPER])
+            .args([python(), "-I", "-S", "-c", HELPER])
             .current_dir("/");
         let helper = command
             .stdin(theirs)
