@@ -119,7 +119,8 @@ pub struct Rig {
     pub model: SmallModel,
     /// The programs of the operator.
     pub binaries: OperatorBinaries,
-    hub: Option<HubServer>,
+    /// The embedded Hub.
+    pub hub: Option<HubServer>,
     cluster: Cluster,
     control_plane: Option<ControlPlane>,
     place: Workplace,

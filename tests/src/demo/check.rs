@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::say;
 use crate::explain::causes;
+use crate::hub::HubServer;
 use crate::runpod::Ledger;
 
 use super::args::Arguments;
@@ -124,6 +125,7 @@ async fn steps(
         view: &view,
         pod,
         engine,
+        download: download(stage),
         answer: Some(answer),
     };
     report.seconds = times.seconds();
@@ -244,6 +246,20 @@ async fn port_closed(stage: &Stage, uid: &str, report: &mut Report) -> Result<Op
             "pods share this machine's loopback here, or nothing listens on the engine's port",
         ),
     }
+}
+
+/// How long the weights were on their way from the embedded Hub, by its clock.
+fn download(stage: &Stage) -> f64 {
+    let served = stage
+        .rig
+        .hub
+        .as_ref()
+        .map(HubServer::served)
+        .unwrap_or_default();
+    let largest = served.iter().max_by_key(|file| file.bytes);
+    largest
+        .and_then(|file| Some(file.ended?.duration_since(file.began).as_secs_f64()))
+        .unwrap_or_default()
 }
 
 /// The simulator's own books, also of one that is not ours.

@@ -42,6 +42,8 @@ pub(super) struct Times<'a> {
     pub(super) view: &'a View,
     pub(super) pod: Option<&'a Entry>,
     pub(super) engine: Option<Engine>,
+    /// How long the Hub took to hand out the weights, by its own clock.
+    pub(super) download: f64,
     pub(super) answer: Option<&'a Answer>,
 }
 
@@ -68,8 +70,8 @@ impl Times<'_> {
         }
     }
 
-    /// Apply to first token, without what the provider took to start the container, the engine to load, and the
-    /// model to read the prompt.
+    /// Apply to first token, without what the provider took to start the container, the Hub to hand out the weights,
+    /// the engine to load them, and the model to read the prompt.
     pub(super) fn overhead(&self) -> Option<f64> {
         let answer = self.answer?;
         let pod = self.pod?;
@@ -77,7 +79,7 @@ impl Times<'_> {
         let engine = self
             .engine
             .map_or(0.0, |engine| between(engine.started, engine.ready));
-        let model = engine + answer.prompt_seconds.unwrap_or(0.0);
+        let model = self.download + engine + answer.prompt_seconds.unwrap_or(0.0);
         // Asking is a user's act, and the demo asks a moment after it may.
         let asking = self
             .view
