@@ -129,6 +129,7 @@ async fn steps(
         answer: Some(answer),
     };
     report.seconds = times.seconds();
+    report.others = times.others();
     report.overhead = times.overhead();
     report.overhead_gone = times.overhead_gone();
     let total = ledger.total;
@@ -249,7 +250,7 @@ async fn port_closed(stage: &Stage, uid: &str, report: &mut Report) -> Result<Op
 }
 
 /// How long the weights were on their way from the embedded Hub, by its clock.
-fn download(stage: &Stage) -> f64 {
+fn download(stage: &Stage) -> Option<f64> {
     let served = stage
         .rig
         .hub
@@ -257,9 +258,7 @@ fn download(stage: &Stage) -> f64 {
         .map(HubServer::served)
         .unwrap_or_default();
     let largest = served.iter().max_by_key(|file| file.bytes);
-    largest
-        .and_then(|file| Some(file.ended?.duration_since(file.began).as_secs_f64()))
-        .unwrap_or_default()
+    largest.and_then(|file| Some(file.ended?.duration_since(file.began).as_secs_f64()))
 }
 
 /// The simulator's own books, also of one that is not ours.

@@ -24,6 +24,8 @@ pub struct Report {
     pub tokens: Option<u64>,
     /// When each stage was over.
     pub seconds: Seconds,
+    /// What others took of that.
+    pub others: Others,
     /// Seconds from apply to the first token that were neither the provider's nor the model's own: ours.
     pub overhead: Option<f64>,
     /// Seconds from delete to gone that were neither clearing nor the interval between two proofs: ours.
@@ -70,6 +72,19 @@ pub struct Seconds {
     pub terminated: Option<f64>,
     /// The object was gone.
     pub gone: Option<f64>,
+}
+
+/// Seconds that were somebody else's, by their own clocks.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Others {
+    /// From the pod's creation to the start of its container.
+    pub provider: Option<f64>,
+    /// The Hub, handing out the weights.
+    pub download: Option<f64>,
+    /// The engine, from its start to its first readiness.
+    pub engine: Option<f64>,
+    /// The model, reading the question.
+    pub prompt: Option<f64>,
 }
 
 /// The simulator's own books.

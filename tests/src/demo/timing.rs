@@ -6,7 +6,7 @@ use crate::runpod::Entry;
 
 use super::client::Answer;
 use super::follow::{Milestone, View};
-use super::report::Seconds;
+use super::report::{Others, Seconds};
 
 /// Two proofs of absence are at least this far apart, by design.
 const BETWEEN_PROOFS: f64 = 10.0;
@@ -43,7 +43,7 @@ pub(super) struct Times<'a> {
     pub(super) pod: Option<&'a Entry>,
     pub(super) engine: Option<Engine>,
     /// How long the Hub took to hand out the weights, by its own clock.
-    pub(super) download: f64,
+    pub(super) download: Option<f64>,
     pub(super) answer: Option<&'a Answer>,
 }
 
@@ -70,16 +70,35 @@ impl Times<'_> {
         }
     }
 
+    /// What others took, by their own clocks.
+    pub(super) fn others(&self) -> Others {
+        Others {
+            provider: self
+                .pod
+                .and_then(|pod| Some(between(pod.rented, pod.booted?))),
+            download: self.download.map(rounded),
+            engine: self
+                .engine
+                .map(|engine| between(engine.started, engine.ready)),
+            prompt: self
+                .answer
+                .and_then(|answer| answer.prompt_seconds)
+                .map(rounded),
+        }
+    }
+
     /// Apply to first token, without what the provider took to start the container, the Hub to hand out the weights,
     /// the engine to load them, and the model to read the prompt.
     pub(super) fn overhead(&self) -> Option<f64> {
         let answer = self.answer?;
-        let pod = self.pod?;
-        let provider = between(pod.rented, pod.booted?);
-        let engine = self
-            .engine
-            .map_or(0.0, |engine| between(engine.started, engine.ready));
-        let model = self.download + engine + answer.prompt_seconds.unwrap_or(0.0);
+        let Others {
+            provider,
+            download,
+            engine,
+            prompt,
+        } = self.others();
+        let others =
+            provider? + download.unwrap_or(0.0) + engine.unwrap_or(0.0) + prompt.unwrap_or(0.0);
         // Asking is a user's act, and the demo asks a moment after it may.
         let asking = self
             .view
@@ -87,7 +106,7 @@ impl Times<'_> {
             .get(&Milestone::Published)
             .map_or(0.0, |at| between(*at, answer.asked).max(0.0));
         Some(rounded(
-            between(self.applied, answer.first_token) - provider - model - asking,
+            between(self.applied, answer.first_token) - others - asking,
         ))
     }
 
