@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use srchat_crds::session::ChatSessionSpec;
-use srchat_crds::{Dollars, ModelId};
+use srchat_crds::{Dollars, ModelId, Size};
 
-use crate::hub::{File, Gguf, Shape, Stored};
+use crate::hub::{Cache, File, Gguf, Shape, Stored};
 use crate::plan::GgufFiles;
 use crate::provider::Cloud;
 
