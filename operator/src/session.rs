@@ -8,8 +8,8 @@ pub mod observe;
 pub mod report;
 mod run;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action as Next;
@@ -30,6 +30,8 @@ pub use run::{Stopped, run};
 const LOOKS: u32 = 12;
 /// Passes in one go, before other sessions get their turn: a whole start or end without a wait is shorter.
 const PASSES: u32 = 40;
+/// How old the session itself may be within one go. Acts that cannot be undone read it again in any case (S13).
+const SESSION_FRESH: Duration = Duration::from_millis(500);
 /// After a failure: doubled each time up to the longest.
 const BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
@@ -74,64 +76,93 @@ pub(crate) async fn reconcile(
 
 /// Passes until there is something to wait for. `None`: the session is gone.
 async fn passes(
-    mut session: Arc<ChatSession>,
+    session: Arc<ChatSession>,
     context: &Context,
     memory: &mut Memory,
 ) -> Result<Option<Next>, Unlearned> {
+    let mut session = ChatSession::clone(&session);
+    let mut read_at = Instant::now();
+    (memory.stored, memory.door) = (None, None);
     for _ in 0..PASSES {
-        let (mut seen, stored) =
-            read::observe(context, &session, memory)
-                .await
-                .map_err(|source| Unlearned {
-                    what: "read",
-                    source,
-                })?;
-        let decision = settle(context, &session, memory, &mut seen).await;
-        let outcome = perform(context, &session, memory, (&seen, &stored, &decision)).await;
-        let trouble = match &outcome {
-            Ok(()) => None,
-            Err(failure) if failure.overtaken() => None,
-            Err(failure) => Some(describe(failure)),
-        };
-        let released = decision.action == Some(decide::Action::Release) && outcome.is_ok();
-        if released {
-            return Ok(None);
-        }
-        let status = report(
-            context,
-            &session,
-            memory,
-            (&seen, &decision, trouble.as_deref()),
-        )
-        .await;
-        let status = status.map_err(|source| Unlearned {
-            what: "report",
+        let observed = read::observe(context, &session, memory).await;
+        let (mut seen, stored) = observed.map_err(|source| Unlearned {
+            what: "read",
             source,
         })?;
-        if let Some(trouble) = trouble {
-            memory.failures = memory.failures.saturating_add(1);
-            tracing::warn!(session = %session.name_any(), trouble, "an action failed");
-            return Ok(Some(Next::requeue(backoff(memory.failures))));
+        let decision = settle(context, &session, memory, &mut seen).await;
+        if worth_telling(&decision, memory) {
+            let told = report(context, &session, memory, (&seen, &decision, None)).await;
+            session.status = Some(told.map_err(|source| Unlearned {
+                what: "report",
+                source,
+            })?);
         }
+        let outcome = perform(context, &session, memory, (&seen, stored, &decision)).await;
+        if decision.action == Some(decide::Action::Release) && outcome.is_ok() {
+            return Ok(None);
+        }
+        let overtaken = match &outcome {
+            Ok(()) => false,
+            Err(failure) if failure.overtaken() => {
+                memory.door = None;
+                true
+            }
+            Err(failure) => {
+                let trouble = describe(failure);
+                memory.failures = memory.failures.saturating_add(1);
+                tracing::warn!(session = %session.name_any(), trouble, "an action failed");
+                let told = report(
+                    context,
+                    &session,
+                    memory,
+                    (&seen, &decision, Some(&trouble)),
+                )
+                .await;
+                told.map_err(|source| Unlearned {
+                    what: "report",
+                    source,
+                })?;
+                return Ok(Some(Next::requeue(backoff(memory.failures))));
+            }
+        };
         memory.failures = 0;
         if decision.idle() {
             return Ok(Some(again(&decision)));
         }
+        let touched = matches!(
+            decision.action,
+            Some(decide::Action::Guard | decide::Action::Discard)
+        );
+        if !touched && !overtaken && read_at.elapsed() < SESSION_FRESH {
+            continue;
+        }
         // As the API server has it now: a deletion in the meantime is the next thing to know.
-        session = match fresh(context, &session, status).await {
-            Ok(Some(session)) => session,
+        let found = live(context, &session).await.map_err(|source| Unlearned {
+            what: "read",
+            source,
+        })?;
+        read_at = Instant::now();
+        session = match found {
+            Some(found) => ChatSession {
+                status: session.status,
+                ..found
+            },
             // What was being ended when its object went is ended all the same.
-            Ok(None) if session.metadata.deletion_timestamp.is_some() => session,
-            Ok(None) => return Ok(None),
-            Err(source) => {
-                return Err(Unlearned {
-                    what: "read",
-                    source,
-                });
-            }
+            None if session.metadata.deletion_timestamp.is_some() => session,
+            None => return Ok(None),
         };
     }
     Ok(Some(Next::requeue(Duration::ZERO)))
+}
+
+/// Whether a decision is to be shown: when it waits, and when it begins something else than the last one that was. Facts that are
+/// only noted down show in what comes of them.
+fn worth_telling(decision: &Decision, memory: &Memory) -> bool {
+    match &decision.action {
+        None => true,
+        Some(decide::Action::Note(_)) => false,
+        Some(_) => memory.said.as_ref() != Some(&decision.verdict),
+    }
 }
 
 /// Decides, and makes the looks that decisions ask for, until one needs no more of them.
@@ -156,11 +187,12 @@ async fn settle(
     decision
 }
 
+/// Does what was decided, and tells of it.
 async fn perform(
     context: &Context,
     session: &ChatSession,
     memory: &mut Memory,
-    (seen, stored, decision): (&Observation, &Stored, &Decision),
+    (seen, stored, decision): (&Observation, Stored, &Decision),
 ) -> Result<(), Failure> {
     let Some(action) = decision.action.clone() else {
         return Ok(());
@@ -172,33 +204,33 @@ async fn perform(
         .passes
         .get_or_create(&crate::metrics::OutcomeLabels { outcome: name })
         .inc();
-    let before = ledger_of(seen);
+    if action.moves_door() {
+        memory.door = None;
+    }
+    let before = ledger_of(&seen.ledger);
     let mut events = report::events::of_action(&action, before);
-    let outcome = act(
-        &Pass {
-            context,
-            session,
-            seen,
-            stored,
-        },
-        memory,
-        action,
-    )
-    .await;
+    let pass = Pass {
+        context,
+        session,
+        seen,
+        stored: &stored,
+        written: Mutex::default(),
+    };
+    let outcome = act(&pass, memory, action).await;
+    let written = pass
+        .written
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     if outcome.is_ok() {
-        if let Some(before) =
-            before.filter(|_| decision.action.as_ref().is_some_and(decide::Action::tells))
+        if let Some((before, after)) =
+            before.zip(written.as_ref().and_then(|after| ledger_of(&after.seen)))
         {
-            let after = context.ledgers.read(&seen.session.uid).await;
-            if let Ok(Stored {
-                seen: LedgerSeen::Is(after),
-                version: _,
-            }) = after
-            {
-                events.extend(report::events::of_ledgers(before, &after));
-            }
+            events.extend(report::events::of_ledgers(before, after));
         }
         report::publish::events(context, session, events).await;
+        memory.stored = written.or_else(|| {
+            (!decision.action.as_ref().is_some_and(decide::Action::opens)).then_some(stored)
+        });
     }
     outcome
 }
@@ -223,6 +255,7 @@ async fn report(
         written,
     };
     let status = report::status(facts);
+    memory.said = Some(decision.verdict.clone());
     if report::publish::status(context, session, &status).await? {
         memory.written = Some(seen.now);
         let events = report::events::of_conditions(&previous.conditions, &status.conditions);
@@ -232,22 +265,15 @@ async fn report(
     Ok(status)
 }
 
-async fn fresh(
+/// The session as it is at this moment, if it is still the same one (S4).
+async fn live(
     context: &Context,
     session: &ChatSession,
-    status: ChatSessionStatus,
-) -> Result<Option<Arc<ChatSession>>, kube::Error> {
+) -> Result<Option<ChatSession>, kube::Error> {
     let namespace = session.namespace().unwrap_or_default();
     let api: Api<ChatSession> = Api::namespaced(context.client.clone(), &namespace);
     let found = api.get_opt(&session.name_any()).await?;
-    Ok(found
-        .filter(|found| found.uid() == session.uid())
-        .map(|found| {
-            Arc::new(ChatSession {
-                status: Some(status),
-                ..found
-            })
-        }))
+    Ok(found.filter(|found| found.uid() == session.uid()))
 }
 
 fn again(decision: &Decision) -> Next {
@@ -260,8 +286,8 @@ fn again(decision: &Decision) -> Next {
     }
 }
 
-fn ledger_of(seen: &Observation) -> Option<&Ledger> {
-    match &seen.ledger {
+fn ledger_of(seen: &LedgerSeen) -> Option<&Ledger> {
+    match seen {
         LedgerSeen::Is(ledger) => Some(ledger),
         LedgerSeen::Missing | LedgerSeen::Unreadable => None,
     }

@@ -5,6 +5,8 @@ mod finish;
 mod host;
 mod rent;
 
+use std::sync::{Mutex, PoisonError};
+
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -26,6 +28,8 @@ pub(super) struct Pass<'a> {
     pub session: &'a ChatSession,
     pub seen: &'a Observation,
     pub stored: &'a Stored,
+    /// The ledger as the last write left it.
+    pub written: Mutex<Option<Stored>>,
 }
 
 /// Why an action did not happen. None of these is a user's mistake, and all of them are tried again.
@@ -115,11 +119,14 @@ impl Pass<'_> {
         for change in changes {
             ledger.apply(change);
         }
-        self.context
+        let written = self
+            .context
             .ledgers
             .put(&ledger, stored)
             .await
-            .map_err(|e| Failure::Api("write the ledger", e))
+            .map_err(|e| Failure::Api("write the ledger", e))?;
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(written.clone());
+        Ok(written)
     }
 
     fn sessions(&self) -> Api<ChatSession> {

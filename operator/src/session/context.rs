@@ -9,11 +9,14 @@ use kube::Client;
 use kube::runtime::events::Recorder;
 use tokio::sync::watch;
 
-use super::ledger::store::Ledgers;
-use super::observe::{BootSeen, Gap, Glance, HostSeen, NoAccount, PlanSeen, PodsSeen};
+use super::decide::Verdict;
+use super::ledger::store::{Ledgers, Stored};
+use super::observe::{BootSeen, Door, Gap, Glance, HostSeen, NoAccount, PlanSeen, PodsSeen};
+use crate::host::deploy::Accepted;
 use crate::hub::Hub;
 use crate::installation::Installation;
 use crate::metrics;
+use crate::provider::runpod::LogStream;
 use crate::provider::snapshot::Snapshots;
 use crate::provider::{Cloud, Error, Offer, PodId};
 use crate::publish::{Front, Routes};
@@ -94,6 +97,15 @@ pub(crate) struct Memory {
     pub host: Option<HostSeen>,
     pub glance: Option<Glance>,
     pub line: Option<(PodId, Connection)>,
+    /// The log of a pod that boots, as it is being written; closed at the pin.
+    pub log: Option<(PodId, LogStream)>,
+    /// What the host answered to the deployment.
+    pub accepted: Option<(PodId, Accepted)>,
+    /// Our own Secrets as they were read or written in this go; dropped at its end.
+    pub stored: Option<Stored>,
+    pub door: Option<Door>,
+    /// What the last report was about.
+    pub said: Option<Verdict>,
     pub failures: u32,
     pub written: Option<Timestamp>,
 }

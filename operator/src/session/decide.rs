@@ -164,9 +164,17 @@ impl Action {
         }
     }
 
-    /// Whether what it did shows only in the ledger afterwards.
-    pub fn tells(&self) -> bool {
-        matches!(self, Self::Rent { .. } | Self::Clear { .. })
+    /// Whether it changes the published Secret or the route.
+    pub fn moves_door(&self) -> bool {
+        matches!(
+            self,
+            Self::Publish | Self::OpenDoor { .. } | Self::CloseDoor | Self::DropRoute
+        )
+    }
+
+    /// Whether it makes the ledger.
+    pub fn opens(&self) -> bool {
+        matches!(self, Self::Open { .. })
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) async fn deploy(
     let accepted = send(pass, memory, pod).await?;
     // The next decision rests on a visit made after this.
     memory.host = None;
+    memory.accepted = accepted.clone().map(|accepted| (pod.clone(), accepted));
     tracing::debug!(pod = %pod, already = accepted.is_some_and(|accepted| accepted.already), "deployed");
     Ok(())
 }
@@ -93,8 +94,18 @@ pub(super) async fn open_door(
         .pod(pod)
         .and_then(|record| record.pin.as_ref())
         .ok_or(Failure::Overtaken("the pod has no pin"))?;
-    let Some(accepted) = send(pass, memory, pod).await? else {
-        return Ok(());
+    let known = memory
+        .accepted
+        .clone()
+        .filter(|(of, _)| of == pod)
+        .map(|(_, accepted)| accepted);
+    let accepted = match known {
+        Some(accepted) => accepted,
+        // A process that did not deploy it itself asks once more: a second deployment changes nothing.
+        None => match send(pass, memory, pod).await? {
+            Some(accepted) => accepted,
+            None => return Ok(()),
+        },
     };
     let context = pass.context;
     let route = context

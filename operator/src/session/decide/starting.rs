@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::provider::{Address, PodStatus};
+use crate::provider::Address;
 
 use super::super::ledger::{Change, Pin, PodRecord, RefusedWhy, Served, span};
 use super::super::observe::{BootSaid, EngineSeen, HostSeen, PlanAnswer, PlanSeen, Trouble, Visit};
@@ -17,8 +17,8 @@ use crate::host::Medium;
 const PLAN_FRESH: Duration = Duration::from_secs(30);
 /// After a look at the log that explained nothing, before the next one.
 const LOG_AGAIN: Duration = Duration::from_secs(2);
-/// Between two lists while the address of a pod that boots is not known.
-const LIST_EVERY: Duration = Duration::from_secs(3);
+/// Between two lists while the address of a pod whose host has shown itself is not known.
+const LIST_EVERY: Duration = Duration::from_secs(1);
 /// Between two visits to a host that serves.
 const VISIT_EVERY: Duration = Duration::from_secs(300);
 /// Between two looks at the log of a host that does not answer: has it been restarted?
@@ -158,24 +158,17 @@ fn boot(view: &View<'_>, record: &PodRecord) -> Decision {
             Verdict::Booting,
         );
     }
-    // A pod without a machine has no log; lists tell when it has one.
-    let placed = view
-        .seen
-        .listed(&record.id)
-        .is_some_and(|seen| seen.status != PodStatus::Provisioning);
-    if !placed {
-        return match view.list_after(view.now() - LIST_EVERY) {
-            Err(decision) => Decision {
-                verdict: Verdict::Booting,
-                ..decision
-            },
-            Ok(list) => Decision::wait(list.began + LIST_EVERY, Verdict::Booting),
+    // A log is followed while it is looked at. Often at first; a long boot is a pull or an installation, where seconds do not
+    // matter and other pods need the rate limit.
+    let age = span(record.created, view.now());
+    let every = match boot.map(|boot| &boot.said) {
+        Some(BootSaid::Unread(_)) => {
+            (age / 10).clamp(Duration::from_secs(1), Duration::from_secs(10))
         }
-        .by(Some(view.startup_deadline(record)));
-    }
-    // Often at first; a long boot is a pull or an installation, where seconds do not matter and other pods need the rate limit.
-    let every = (span(record.created, view.now()) / 30)
-        .clamp(Duration::from_secs(1), Duration::from_secs(10));
+        Some(BootSaid::Silent | BootSaid::Host(..) | BootSaid::Failed(_)) | None => {
+            (age / 60).clamp(Duration::from_millis(100), Duration::from_secs(10))
+        }
+    };
     match boot
         .map(|boot| boot.at + every)
         .filter(|next| *next > view.now())
@@ -208,13 +201,18 @@ fn serve(view: &View<'_>, record: &PodRecord, pin: &Pin) -> Result<Decision, Dec
         Some(host) if due > view.now() => host,
         Some(_) | None => {
             // Without an address even in a new list the visit fails, which is what is to be known.
-            return Ok(match (address, view.list_after(view.now() - LIST_EVERY)) {
-                (None, Err(decision)) if decision.look.is_some() => Decision {
-                    verdict,
-                    ..decision
+            return Ok(
+                match (
+                    address,
+                    view.list_after(pin.at.max(view.now() - LIST_EVERY)),
+                ) {
+                    (None, Err(decision)) if decision.look.is_some() => Decision {
+                        verdict,
+                        ..decision
+                    },
+                    (Some(_) | None, Ok(_) | Err(_)) => view.visit(record),
                 },
-                (Some(_) | None, Ok(_) | Err(_)) => view.visit(record),
-            });
+            );
         }
     };
     let wait = Decision::wait(due, verdict.clone())

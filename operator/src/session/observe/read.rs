@@ -13,6 +13,8 @@ use srchat_crds::{
     status,
 };
 
+use tokio::time::{timeout, timeout_at};
+
 use super::super::context::{Context, Memory};
 use super::super::decide::Look;
 use super::super::ledger::store::Stored;
@@ -25,6 +27,7 @@ use super::{
 use crate::host::boot::{self, BootLog, Nonce};
 use crate::host::{Incarnation, visit};
 use crate::plan::{self, OfferKey, Wish};
+use crate::provider::runpod::LogStream;
 use crate::provider::{Address, Cloud, Error, Fingerprint, Pod, PodId, PodStatus, Snapshot};
 use crate::publish;
 use crate::ssh::{self, Connection, Target};
@@ -34,6 +37,10 @@ use crate::{hub, ssh::KeyPair};
 const LOG_TAIL: u32 = 5_000;
 /// How long a host that starts up may hold its answer back until something changes. Short enough that a deletion is noticed soon.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Until the head of a log's answer is there: it needs the pod's machine, and a deletion must not wait for that long.
+const LOG_HEAD: Duration = Duration::from_secs(5);
+/// Lines written before come in one burst, whose last line that counts is the one.
+const BURST: Duration = Duration::from_millis(60);
 /// What a look that failed waits for when the provider does not say.
 const AGAIN: Duration = Duration::from_secs(5);
 /// While the key is not accepted nobody but a person can help.
@@ -49,12 +56,44 @@ pub(crate) async fn observe(
     memory: &mut Memory,
 ) -> Result<(Observation, Stored), kube::Error> {
     let own = parse(session);
-    let stored = context.ledgers.read(&own.uid).await?;
+    let stored = match memory.stored.take() {
+        Some(stored) => stored,
+        None => context.ledgers.read(&own.uid).await?,
+    };
+    let door = match memory.door.take() {
+        Some(door) => door,
+        None => door(context, session, &own).await?,
+    };
+    memory.door = Some(door.clone());
+    if let (Some(snapshot), LedgerSeen::Is(ledger)) = (context.snapshots.latest(), &stored.seen) {
+        newer(context, ledger, memory, &snapshot);
+    }
+    let seen = Observation {
+        now: Timestamp::now(),
+        session: own,
+        ledger: stored.seen.clone(),
+        house: house(context),
+        door,
+        pods: memory.pods.clone(),
+        plan: memory.plan.clone(),
+        boot: memory.boot.clone(),
+        host: memory.host.clone(),
+        glance: memory.glance.clone(),
+    };
+    Ok((seen, stored))
+}
+
+/// The session's way in.
+async fn door(
+    context: &Context,
+    session: &ChatSession,
+    own: &Session,
+) -> Result<Door, kube::Error> {
     let (published, route) = tokio::try_join!(
         context.front.look(&context.client, session),
         context.routes.get(&own.uid)
     )?;
-    let door = Door {
+    Ok(Door {
         published: match published {
             publish::Published::Missing => Published::Missing,
             publish::Published::Taken => Published::Taken,
@@ -76,23 +115,7 @@ pub(crate) async fn observe(
                     .and_then(|host| Some((host.host_key, address(&host.address)?))),
             },
         },
-    };
-    if let (Some(snapshot), LedgerSeen::Is(ledger)) = (context.snapshots.latest(), &stored.seen) {
-        newer(context, ledger, memory, &snapshot);
-    }
-    let seen = Observation {
-        now: Timestamp::now(),
-        session: own,
-        ledger: stored.seen.clone(),
-        house: house(context),
-        door,
-        pods: memory.pods.clone(),
-        plan: memory.plan.clone(),
-        boot: memory.boot.clone(),
-        host: memory.host.clone(),
-        glance: memory.glance.clone(),
-    };
-    Ok((seen, stored))
+    })
 }
 
 /// One look that a decision asked for; its result is in the observation and in memory.
@@ -106,7 +129,7 @@ pub(crate) async fn look(
     match look {
         Look::List { after } => list(context, memory, seen, after).await,
         Look::Plan => memory.plan = Some(ask_planner(context, session, seen).await),
-        Look::Log { pod } => memory.boot = Some(read_log(context, seen, pod).await),
+        Look::Log { pod } => memory.boot = Some(read_log(context, memory, seen, pod).await),
         Look::Visit { pod, deadline } => {
             let visited = call(context, memory, seen, pod, deadline).await;
             memory.host = Some(visited);
@@ -377,40 +400,99 @@ pub(crate) async fn model_token(
     })
 }
 
-async fn read_log(context: &Context, seen: &Observation, pod: PodId) -> BootSeen {
-    let at = Timestamp::now();
+/// The log of a pod, followed for a while: what was written before, then each line as it comes.
+async fn read_log(
+    context: &Context,
+    memory: &mut Memory,
+    seen: &Observation,
+    pod: PodId,
+) -> BootSeen {
+    let before = memory
+        .boot
+        .take()
+        .filter(|boot| boot.pod == pod)
+        .map(|boot| boot.said);
+    let said = match log_of(context, memory, &pod).await {
+        Err(why) => BootSaid::Unread(why),
+        Ok(mut log) => {
+            let nonce = nonce(context, seen, &pod);
+            let heard = listen(&mut log, nonce.as_ref(), &pod).await;
+            let pinned = matches!(heard, (BootSaid::Host(..), _)) || is_pinned(seen, &pod);
+            if heard.1 && !pinned {
+                memory.log = Some((pod.clone(), log));
+            }
+            match (heard.0, before) {
+                // Nothing new in a log that is followed: what it said before stands.
+                (BootSaid::Silent, Some(said @ (BootSaid::Host(..) | BootSaid::Failed(_)))) => said,
+                (said, _) => said,
+            }
+        }
+    };
+    BootSeen {
+        pod,
+        at: Timestamp::now(),
+        said,
+    }
+}
+
+async fn log_of(context: &Context, memory: &mut Memory, pod: &PodId) -> Result<LogStream, String> {
+    if let Some((_, log)) = memory.log.take().filter(|(of, _)| of == pod) {
+        return Ok(log);
+    }
+    let provider = context
+        .snapshots
+        .provider()
+        .ok_or("there is no key to ask with")?;
+    match timeout(LOG_HEAD, provider.follow(pod, LOG_TAIL)).await {
+        Ok(followed) => followed.map_err(|error| error.to_string()),
+        Err(_) => Err("its log took too long".to_owned()),
+    }
+}
+
+/// What is heard within [`PATIENCE`], ending soon after a line that counts; and whether there may be more.
+async fn listen(log: &mut LogStream, nonce: Option<&Nonce>, pod: &PodId) -> (BootSaid, bool) {
+    let mut said = BootSaid::Silent;
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let pause = match said {
+            BootSaid::Silent | BootSaid::Unread(_) => until,
+            BootSaid::Host(..) | BootSaid::Failed(_) => {
+                until.min(tokio::time::Instant::now() + BURST)
+            }
+        };
+        let line = match timeout_at(pause, log.next()).await {
+            Err(_) => return (said, true),
+            Ok(Ok(Some(line))) => line,
+            Ok(Ok(None) | Err(_)) => return (said, false),
+        };
+        let Some(nonce) = nonce else {
+            continue;
+        };
+        match boot::read_log([line.line.as_str()], nonce, pod.as_str()) {
+            BootLog::Silent => {}
+            BootLog::Host(line) => said = BootSaid::Host(line.boot_id, line.key),
+            BootLog::Failed(stage) => said = BootSaid::Failed(stage.to_string()),
+        }
+    }
+}
+
+fn nonce(context: &Context, seen: &Observation, pod: &PodId) -> Option<Nonce> {
     let LedgerSeen::Is(ledger) = &seen.ledger else {
-        return BootSeen {
-            pod,
-            at,
-            said: BootSaid::Silent,
-        };
+        return None;
     };
-    let Some((provider, record)) = context.snapshots.provider().zip(ledger.pod(&pod)) else {
-        return BootSeen {
-            pod,
-            at,
-            said: BootSaid::Unread("there is no key to ask with".to_owned()),
-        };
-    };
-    let nonce = Nonce::derive(
+    let record = ledger.pod(pod)?;
+    Some(Nonce::derive(
         context.installation.key(),
         &ledger.session.uid,
         record.attempt,
-    );
-    let said = match provider.logs(&pod, LOG_TAIL).await {
-        Err(error) => BootSaid::Unread(error.to_string()),
-        Ok(lines) => match boot::read_log(
-            lines.iter().map(|line| line.line.as_str()),
-            &nonce,
-            pod.as_str(),
-        ) {
-            BootLog::Silent => BootSaid::Silent,
-            BootLog::Host(line) => BootSaid::Host(line.boot_id, line.key),
-            BootLog::Failed(stage) => BootSaid::Failed(stage.to_string()),
-        },
-    };
-    BootSeen { pod, at, said }
+    ))
+}
+
+fn is_pinned(seen: &Observation, pod: &PodId) -> bool {
+    match &seen.ledger {
+        LedgerSeen::Is(ledger) => ledger.pod(pod).is_some_and(|record| record.pin.is_some()),
+        LedgerSeen::Missing | LedgerSeen::Unreadable => false,
+    }
 }
 
 /// A visit to a pod's host: over the line that is still up, or a new one.
