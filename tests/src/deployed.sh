@@ -13,7 +13,7 @@ done
 [ -x "$root/bin/sftp-server" ]
 printf 'line %s\n' 1 2 3 4 5 >"$root/logs/engine.log"
 # sshd wants its empty folder when it runs as root, and distributions make it only with their own service.
-[ "$(id -u)" != 0 ] || mkdir -p -m 755 /run/sshd
+[ "$(id -u)" != 0 ] || install -d -m 755 /run/sshd
 sshd=$(command -v sshd || echo /usr/sbin/sshd)
 ssh-keygen -q -t ed25519 -N '' -C '' -f "$root/key"
 printf 'restrict,port-forwarding,permitopen="127.0.0.1:%s",command="%s/bin/gate" %s\n' "$ENGINE_PORT" "$root" "$GATEWAYS_KEY" >"$root/authorized"
