@@ -151,15 +151,20 @@ impl Told {
         let cost = status
             .cost
             .as_ref()
-            .map(|cost| format!(", ${} so far", cost.accrued))
-            .unwrap_or_default();
-        if let Some(startup) = &status.startup {
-            bar.set_position(u64::from(startup.percent.unwrap_or_default()));
-            let message = &startup.message;
-            bar.set_message(format!("{} {message}{cost}", startup.stage));
-        } else if let Some((reason, message)) = view.condition("Ready") {
-            bar.set_message(format!("{reason} {message}{cost}"));
-        }
+            .map(|cost| format!("${} so far", cost.accrued));
+        let words = match (&status.startup, view.condition("Ready")) {
+            (Some(startup), _) => {
+                bar.set_position(u64::from(startup.percent.unwrap_or_default()));
+                vec![startup.stage.to_string(), startup.message.clone()]
+            }
+            (None, Some((reason, _))) => vec![reason.to_owned()],
+            (None, None) => Vec::new(),
+        };
+        let words = words
+            .into_iter()
+            .chain(cost)
+            .filter(|word| !word.is_empty());
+        bar.set_message(words.collect::<Vec<_>>().join(", "));
     }
 
     fn down(&mut self, view: &View, bar: &ProgressBar) {
