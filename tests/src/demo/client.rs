@@ -195,7 +195,7 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached, or refuses.
     pub async fn logs(&self) -> Result<String, Error> {
-        let url = format!("{}/logs?tail=500", self.session());
+        let url = format!("{}/logs?tail=10000", self.session());
         let answer = self.http.get(url).bearer_auth(&self.token).send().await;
         let answer = expect(
             "read the log",
