@@ -110,7 +110,7 @@ async fn passes(
             Err(failure) => {
                 let trouble = describe(failure);
                 memory.failures = memory.failures.saturating_add(1);
-                tracing::warn!(session = %session.name_any(), trouble, "an action failed");
+                tracing::warn!(session = %session.name_any(), trouble = trouble.sentence, "an action failed");
                 let told = report(
                     context,
                     &session,
@@ -239,7 +239,7 @@ async fn report(
     context: &Context,
     session: &ChatSession,
     memory: &mut Memory,
-    (seen, decision, trouble): (&Observation, &Decision, Option<&str>),
+    (seen, decision, trouble): (&Observation, &Decision, Option<&report::Setback>),
 ) -> Result<ChatSessionStatus, kube::Error> {
     let previous = session.status.clone().unwrap_or_default();
     let endpoint = context
@@ -294,10 +294,14 @@ fn ledger_of(seen: &LedgerSeen) -> Option<&Ledger> {
 }
 
 /// A failure and its cause, for a condition.
-fn describe(failure: &Failure) -> String {
-    match std::error::Error::source(failure) {
+fn describe(failure: &Failure) -> report::Setback {
+    let sentence = match std::error::Error::source(failure) {
         Some(cause) => format!("{failure}: {cause}"),
         None => failure.to_string(),
+    };
+    report::Setback {
+        sentence,
+        unauthorized: failure.unauthorized(),
     }
 }
 

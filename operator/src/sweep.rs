@@ -64,7 +64,8 @@ pub async fn run(context: Arc<Context>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if !context.bound {
+        // Without a key there is nothing to see yet, and the sessions say so themselves.
+        if !context.bound || context.snapshots.provider().is_none() {
             continue;
         }
         if let Err(blind) = sweep(&context, &mut doubt).await {

@@ -63,6 +63,14 @@ impl Failure {
             Self::Api(..) | Self::Provider(..) | Self::Host(..) | Self::Keys(_) => false,
         }
     }
+
+    /// The provider does not accept the key: nobody but a person can help.
+    pub(super) fn unauthorized(&self) -> bool {
+        matches!(
+            self,
+            Self::Provider(_, provider::Error::Unauthorized { .. })
+        )
+    }
 }
 
 /// Performs one action.

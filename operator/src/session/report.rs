@@ -27,6 +27,15 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 /// Spending is written at each so many percent of the most that the run may cost.
 const SPENT_PERCENT: u32 = 10;
 
+/// Why an action did not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// For people.
+    pub sentence: String,
+    /// The provider does not accept the key: nobody but a person can help.
+    pub unauthorized: bool,
+}
+
 /// What a status is made from.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
@@ -34,8 +43,8 @@ pub struct Facts<'a> {
     pub seen: &'a Observation,
     /// What was decided.
     pub decision: &'a Decision,
-    /// What went wrong in doing it, for people.
-    pub trouble: Option<&'a str>,
+    /// What went wrong in doing it.
+    pub trouble: Option<&'a Setback>,
     /// The base URL of the endpoint.
     pub endpoint: &'a str,
     /// The status as it was written last.

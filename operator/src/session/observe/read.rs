@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 use srchat_crds::conditions::Planned;
 use srchat_crds::{
-    ANNOTATION_ABANDON, ANNOTATION_UNCONFIRMED_UNTIL, ChatSession, FINALIZER, LABEL_MODEL_TOKEN,
-    status,
+    ANNOTATION_ABANDON, ANNOTATION_UNCONFIRMED_UNTIL, ChatSession, Dollars, FINALIZER,
+    LABEL_MODEL_TOKEN, status,
 };
 
 use tokio::time::{timeout, timeout_at};
@@ -715,10 +715,7 @@ async fn glance(context: &Context, pod: PodId) -> Glance {
         };
     };
     let found = match provider.get(&pod).await {
-        Ok(found)
-            if found.status == PodStatus::Terminated
-                && found.cost.unwrap_or_default().as_micros() == 0 =>
-        {
+        Ok(found) if found.status == PodStatus::Terminated && found.cost == Some(Dollars::ZERO) => {
             Ok(Found::Ended)
         }
         Ok(_) => Ok(Found::Alive),

@@ -10,7 +10,7 @@ use super::super::ledger::{GoneHow, Ledger, PodRecord, RefusedWhy, Why};
 use super::super::observe::{
     EngineSeen, NoAccount, Observation, PlanAnswer, RouteSeen, Trouble, UnreadWhy,
 };
-use super::{Facts, ending, shown_end, shown_wipe};
+use super::{Facts, Setback, ending, shown_end, shown_wipe};
 use crate::host::Stage;
 
 /// Everything there is to say.
@@ -123,14 +123,17 @@ fn provisioned(facts: &Facts<'_>, ledger: &Ledger) -> Says<Provisioned> {
     }
 }
 
-fn provider(why: UnreadWhy, detail: Option<&str>) -> Says<Provisioned> {
+fn provider(why: UnreadWhy, trouble: Option<&Setback>) -> Says<Provisioned> {
     let reason = match why {
         UnreadWhy::Unauthorized => Provisioned::ProviderUnauthorized,
         UnreadWhy::Refused | UnreadWhy::RateLimited | UnreadWhy::Unavailable => {
             Provisioned::ProviderUnavailable
         }
     };
-    detail.map_or_else(|| reason.into(), |detail| Says::new(reason, detail))
+    trouble.map_or_else(
+        || reason.into(),
+        |trouble| Says::new(reason, &trouble.sentence),
+    )
 }
 
 fn refused(ledger: &Ledger) -> Option<Says<Provisioned>> {
@@ -284,7 +287,7 @@ fn wiped(facts: &Facts<'_>, pod: &PodRecord) -> Says<Wiped> {
         Some(wipe) => Says::new(shown_wipe(wipe.result), wipe.detail.clone()),
         None => facts.trouble.map_or_else(
             || Wiped::Wiping.into(),
-            |trouble| Says::new(Wiped::Wiping, trouble),
+            |trouble| Says::new(Wiped::Wiping, &trouble.sentence),
         ),
     }
 }
@@ -305,7 +308,10 @@ fn terminated(facts: &Facts<'_>, pod: &PodRecord) -> Says<Terminated> {
         (None, _, Verdict::Ending(Ending::Unread(_))) => Terminated::ProviderError.into(),
         (None, None, Verdict::Ending(Ending::Terminating)) => facts.trouble.map_or_else(
             || Terminated::Requested.into(),
-            |trouble| Says::new(Terminated::ProviderError, trouble),
+            |trouble| match trouble.unauthorized {
+                true => Terminated::ProviderUnauthorized.into(),
+                false => Says::new(Terminated::ProviderError, &trouble.sentence),
+            },
         ),
         (None, Some(_), _) => Terminated::VerifyingAbsence.into(),
         (None, None, _) => Terminated::NotEnding.into(),
