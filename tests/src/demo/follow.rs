@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 /// What a session passes on its way, in that order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Milestone {
+    /// The API server has it.
+    Stored,
     /// There is a plan.
     Planned,
     /// A pod is ours.
@@ -150,6 +152,8 @@ impl Drop for Follow {
 
 impl View {
     fn saw(&mut self, session: ChatSession) {
+        let stored = self.reached.entry(Milestone::Stored);
+        stored.or_insert_with(Timestamp::now);
         if let Some(status) = &session.status {
             for milestone in Milestone::of(status) {
                 self.reached.entry(milestone).or_insert_with(Timestamp::now);

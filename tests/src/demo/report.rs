@@ -77,6 +77,8 @@ pub struct Seconds {
 /// Seconds that were somebody else's, by their own clocks.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Others {
+    /// kubectl, from its start until the API server had the session.
+    pub kubectl: Option<f64>,
     /// From the pod's creation to the start of its container.
     pub provider: Option<f64>,
     /// The Hub, handing out the weights.

@@ -72,7 +72,9 @@ impl Times<'_> {
 
     /// What others took, by their own clocks.
     pub(super) fn others(&self) -> Others {
+        let stored = self.view.reached.get(&Milestone::Stored);
         Others {
+            kubectl: stored.map(|at| between(self.applied, *at)),
             provider: self
                 .pod
                 .and_then(|pod| Some(between(pod.rented, pod.booted?))),
@@ -87,18 +89,21 @@ impl Times<'_> {
         }
     }
 
-    /// Apply to first token, without what the provider took to start the container, the Hub to hand out the weights,
-    /// the engine to load them, and the model to read the prompt.
+    /// Apply to first token, without what kubectl took to send the session, the provider to start the container,
+    /// the Hub to hand out the weights, the engine to load them, and the model to read the prompt.
     pub(super) fn overhead(&self) -> Option<f64> {
         let answer = self.answer?;
         let Others {
+            kubectl,
             provider,
             download,
             engine,
             prompt,
         } = self.others();
-        let others =
-            provider? + download.unwrap_or(0.0) + engine.unwrap_or(0.0) + prompt.unwrap_or(0.0);
+        let others: f64 = [kubectl, provider, download, engine, prompt]
+            .into_iter()
+            .flatten()
+            .sum();
         // Asking is a user's act, and the demo asks a moment after it may.
         let asking = self
             .view
