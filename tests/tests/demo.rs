@@ -15,6 +15,9 @@ const SET_UP: Duration = Duration::from_secs(1800);
 /// How long an end may take: clearing, two proofs ten seconds apart, and every part's own end.
 const END: Duration = Duration::from_secs(300);
 
+/// One demo at a time has the folder `target/demo`, and the next finds nothing of it in the process table.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     process::without_the_callers_settings(&mut command);
@@ -76,6 +79,7 @@ fn env_file() -> PathBuf {
 
 #[test]
 fn a_whole_life_is_checked_and_reported_in_one_line() {
+    let _alone = ONE.blocking_lock();
     let output = demo(&["--", "--check", "--ask", "What is the capital of Italy?"])
         .output()
         .unwrap();
@@ -118,6 +122,7 @@ fn a_whole_life_is_checked_and_reported_in_one_line() {
 
 #[tokio::test]
 async fn parts_that_are_served_can_be_used_from_a_shell_and_end_with_ctrl_c() {
+    let _alone = ONE.lock().await;
     let mut serving = Running(demo(&["--serve"]).stdout(Stdio::null()).spawn().unwrap());
     let env = env_file();
     eventually("everything to be ready", SET_UP, || {
@@ -158,6 +163,7 @@ async fn parts_that_are_served_can_be_used_from_a_shell_and_end_with_ctrl_c() {
 
 #[tokio::test]
 async fn a_demo_that_is_killed_leaves_no_process_and_no_file() {
+    let _alone = ONE.lock().await;
     let place = tempfile::tempdir().unwrap();
     // Everything of this run has this folder in its arguments or environment.
     let mut command = demo(&["--check"]);
