@@ -449,17 +449,17 @@ async fn large_files_come_from_another_place_in_ranges_and_with_their_sum() {
     assert_eq!(beyond.status(), 416);
 
     scene.server.fail_next(Fault::BreakOff { after: 1000 });
-    assert!(
+    // Whether the head of the answer still leaves before the connection does is the operating system's choice.
+    let broken = async {
         client
             .get(&url)
             .bearer_auth(TOKEN)
             .send()
-            .await
-            .unwrap()
+            .await?
             .bytes()
             .await
-            .is_err()
-    );
+    };
+    assert!(broken.await.is_err());
     scene.server.fail_next(Fault::Corrupt);
     let spoiled = client
         .get(&url)
