@@ -1,5 +1,6 @@
 //! The srchat operator as a library: the binary is a thin shell around it, and the rig uses its pure parts.
 
+pub mod account;
 pub mod args;
 pub mod gateway;
 pub mod host;
@@ -8,6 +9,7 @@ pub mod hub;
 pub mod installation;
 pub mod lease;
 pub mod metrics;
+pub mod ours;
 pub mod plan;
 pub mod provider;
 pub mod publish;

@@ -10,20 +10,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use srchat_crds::Dollars;
+use srchat_crds::{Dollars, LABEL_MANAGED_BY, LABEL_SESSION, LABEL_UID, MANAGED_BY};
 
 use crate::ssh::{HostKey, KeyPair};
 
 /// The key within the Secret.
 pub const DATA_KEY: &str = "route.json";
-/// Label: the session's name.
-pub const SESSION_LABEL: &str = "srchat.dev/session";
-/// Label: the session's UID.
-pub const UID_LABEL: &str = "srchat.dev/uid";
-/// Label that every object made by the operator carries, with [`MANAGED_BY`].
-pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY_LABEL`].
-pub const MANAGED_BY: &str = "srchat";
 
 /// One session, as far as a gateway needs to know it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -237,9 +229,9 @@ impl Route {
                 name: Some(Self::secret_name(&self.uid)),
                 namespace: Some(sessions_namespace.to_owned()),
                 labels: Some(BTreeMap::from([
-                    (SESSION_LABEL.to_owned(), self.name.clone()),
-                    (UID_LABEL.to_owned(), self.uid.clone()),
-                    (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+                    (LABEL_SESSION.to_owned(), self.name.clone()),
+                    (LABEL_UID.to_owned(), self.uid.clone()),
+                    (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
                 ])),
                 ..ObjectMeta::default()
             },

@@ -13,12 +13,11 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use srchat_crds::ChatSession;
 
-use crate::host::Incarnation;
-use crate::host::boot::owner_proof_holds;
-use crate::provider::{Error, Pod, PodId, Snapshot};
+use crate::ours::owner;
+use crate::provider::{Error, PodId, Snapshot};
 use crate::session::context::Context;
+use crate::session::ledger::Ledger;
 use crate::session::ledger::store::Stored;
-use crate::session::ledger::{Ledger, pod_name};
 use crate::session::observe::LedgerSeen;
 
 /// Between two sweeps: an orphan is to be gone 120 s after it became one, two looks and an end included.
@@ -147,34 +146,15 @@ pub fn ours(snapshot: &Snapshot, installation: &str, key: &[u8]) -> Vec<Ours> {
     snapshot
         .pods
         .values()
-        .filter_map(|pod| proven(pod, installation, key))
+        .filter_map(|pod| {
+            let (uid, attempt) = owner(pod, installation, key)?;
+            Some(Ours {
+                id: pod.id.clone(),
+                uid,
+                attempt,
+            })
+        })
         .collect()
-}
-
-fn proven(pod: &Pod, installation: &str, key: &[u8]) -> Option<Ours> {
-    let (uid, attempt) = named(&pod.name, installation)?;
-    let incarnation = Incarnation {
-        installation: installation.to_owned(),
-        uid: uid.clone(),
-        attempt,
-    };
-    let proof = pod.env.get("SRCHAT_OWNER")?;
-    owner_proof_holds(key, &incarnation, proof).then(|| Ours {
-        id: pod.id.clone(),
-        uid,
-        attempt,
-    })
-}
-
-/// Session UID and attempt in a pod's name, if it is one of this installation's.
-pub fn named(name: &str, installation: &str) -> Option<(String, u64)> {
-    let rest = name
-        .strip_prefix("srchat-")?
-        .strip_prefix(installation)?
-        .strip_prefix('-')?;
-    let (uid, attempt) = rest.rsplit_once('-')?;
-    let attempt = attempt.parse().ok()?;
-    (name == pod_name(installation, uid, attempt)).then(|| (uid.to_owned(), attempt))
 }
 
 /// Pods whose session is in neither list, and which no young ledger entry explains.
@@ -401,21 +381,5 @@ mod tests {
         let mine: Vec<_> = (0..20).map(|n| pod(&format!("u{n}"))).collect();
         let found = orphans(&mine, &BTreeSet::new(), &BTreeMap::new(), world::start());
         assert!(!Doubt::default().cleared(found.len(), mine.len(), Instant::now()));
-    }
-
-    #[test]
-    fn only_names_of_this_installation_are_read() {
-        let uid = "2f1c9a52-7a55-4a3e-9b1e-3f7a6f6a9a10";
-        let name = pod_name("9f3a2c1b", uid, 7);
-        assert_eq!(named(&name, "9f3a2c1b"), Some((uid.to_owned(), 7)));
-        for other in [
-            "srchat-9f3a2c1b-x-007",
-            "srchat-00000000-x-1",
-            "srchat-9f3a2c1bx-1",
-            "web-1",
-            &name[1..],
-        ] {
-            assert_eq!(named(other, "9f3a2c1b"), None, "{other}");
-        }
     }
 }

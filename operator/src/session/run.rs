@@ -2,18 +2,16 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, future};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action as Next, Config as Pace};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Config, ResourceExt as _};
 use prometheus_client::registry::Registry;
 use srchat_crds::{ChatSession, FIELD_MANAGER};
@@ -29,21 +27,15 @@ use crate::http::{Probes, asked_to_end, serve_probes};
 use crate::hub::Hub;
 use crate::installation::store::Store;
 use crate::metrics;
-use crate::provider::runpod::{Key, RunPod};
 use crate::provider::snapshot::Snapshots;
-use crate::provider::{Error, PodId, Snapshot};
+use crate::provider::{PodId, Snapshot};
 use crate::publish::{Front, Routes};
-use crate::{host, installation, lease};
+use crate::{account, host, installation, lease, ours};
 
-/// The Secret with the provider's key, and the key in it.
-const PROVIDER_SECRET: &str = "srchat-provider";
-const PROVIDER_KEY: &str = "RUNPOD_API_KEY";
 /// Sessions at once: most passes wait for a host or the provider, and both have limits of their own.
 const CONCURRENCY: u16 = 64;
 /// Between two looks at certificate and receipts' key: a leaf is renewed a month before its end.
 const KEEP_EVERY: Duration = Duration::from_secs(3600);
-/// While the provider's key is not accepted, it is tried again: a revoked key may be restored.
-const KEY_AGAIN: Duration = Duration::from_secs(60);
 /// One request to the API server. Beyond it the server is away, and the pass is done over.
 const API_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -134,7 +126,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
         listen_for_pods(Arc::clone(&context), woken.clone()),
         listen_for_account(Arc::clone(&context), woken),
     );
-    let provider = watch_key(
+    let provider = account::watch(
         client.clone(),
         namespace.clone(),
         args.runpod_url.to_string(),
@@ -268,16 +260,11 @@ fn by_session(context: &Context, snapshot: &Snapshot) -> HashMap<String, u64> {
     let mut sessions: HashMap<String, DefaultHasher> = HashMap::new();
     for (id, pod) in &snapshot.pods {
         let id: &PodId = id;
-        let Some(uid) = pod.env.get("SRCHAT_UID") else {
+        // It only wakes: whoever is woken looks for the proof.
+        let Some((uid, _)) = ours::named(&pod.name, &context.installation.id) else {
             continue;
         };
-        if !pod
-            .name
-            .starts_with(&format!("srchat-{}-{uid}-", context.installation.id))
-        {
-            continue;
-        }
-        let hasher = sessions.entry(uid.clone()).or_default();
+        let hasher = sessions.entry(uid).or_default();
         (id, pod.status, pod.cost, &pod.ssh).hash(hasher);
     }
     sessions
@@ -298,91 +285,6 @@ fn wake(context: &Context, woken: &Woken, uid: Option<&str>) {
     for reference in context.known(uid) {
         // Only at the very end of the process is nobody listening any more.
         let _ = woken.unbounded_send(reference);
-    }
-}
-
-/// Reads the provider's key and reads it again when it changes; a new one is checked before it is used.
-async fn watch_key(
-    client: Client,
-    namespace: String,
-    base: String,
-    snapshots: Arc<Snapshots>,
-    said: watch::Sender<Option<NoAccount>>,
-) {
-    let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-    let only = watcher::Config::default().fields(&format!("metadata.name={PROVIDER_SECRET}"));
-    let mut changes = pin!(watcher(secrets.clone(), only).default_backoff());
-    let mut refused = false;
-    loop {
-        let pause = if refused {
-            KEY_AGAIN
-        } else {
-            Duration::from_secs(u32::MAX.into())
-        };
-        match tokio::time::timeout(pause, changes.next()).await {
-            Ok(None) => return,
-            Ok(Some(Err(error))) => {
-                tracing::warn!(%error, "the provider's key cannot be watched");
-                continue;
-            }
-            Ok(Some(Ok(watcher::Event::Init))) => continue,
-            Ok(Some(Ok(_))) | Err(_) => {}
-        }
-        let Ok(found) = secrets.get_opt(PROVIDER_SECRET).await else {
-            refused = true;
-            continue;
-        };
-        let data = found.as_ref().and_then(|secret| secret.data.as_ref());
-        let text = data
-            .and_then(|data| data.get(PROVIDER_KEY))
-            .and_then(|value| std::str::from_utf8(&value.0).ok());
-        let state = take_key(text, &base, &snapshots).await;
-        refused = state.is_some() && text.is_some();
-        said.send_if_modified(|before| {
-            std::mem::replace(before, state) != state || state.is_none()
-        });
-    }
-}
-
-/// Puts a key to use, if it is one and is accepted.
-async fn take_key(text: Option<&str>, base: &str, snapshots: &Snapshots) -> Option<NoAccount> {
-    let Some(text) = text else {
-        snapshots.replace(None);
-        return Some(NoAccount::Missing);
-    };
-    let key = match Key::parse(text) {
-        Ok(key) => key,
-        Err(error) => {
-            tracing::warn!(%error, "the provider's key is not one");
-            snapshots.replace(None);
-            return Some(NoAccount::Refused);
-        }
-    };
-    if snapshots
-        .provider()
-        .is_some_and(|provider| provider.fingerprint() == key.fingerprint())
-    {
-        return None;
-    }
-    let provider = match RunPod::new(base, key) {
-        Ok(provider) => provider,
-        Err(error) => {
-            tracing::error!(%error, "no client for the provider");
-            return Some(NoAccount::Refused);
-        }
-    };
-    match provider.check_key().await {
-        Err(error @ (Error::Unauthorized { .. } | Error::Forbidden { .. })) => {
-            tracing::warn!(%error, "the provider does not accept the key");
-            snapshots.replace(None);
-            Some(NoAccount::Refused)
-        }
-        // What cannot be checked now is used: each call says for itself whether it is accepted.
-        Ok(()) | Err(_) => {
-            tracing::info!(key = %provider.fingerprint(), "the provider's key is in use");
-            snapshots.replace(Some(provider));
-            None
-        }
     }
 }
 

@@ -4,19 +4,18 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
-use super::{Blind, Ours, named, ours, sessions};
+use super::{Blind, Ours, ours, sessions};
+use crate::account;
 use crate::args::SweepArgs;
 use crate::installation::store::{self, Store};
+use crate::ours::named;
 use crate::provider::runpod::{Key, Misconfigured, RunPod};
 use crate::provider::{Error as ProviderError, Snapshot, snapshot::Snapshots};
 use crate::session::ledger::PROOF_INTERVAL;
 use crate::session::ledger::store::Ledgers;
 
-/// The Secret with the provider's key, and the key's name in it.
-const KEY: (&str, &str) = ("srchat-provider", "RUNPOD_API_KEY");
 /// How long to wait for the provider to forget what it was told to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -41,7 +40,7 @@ pub enum Error {
     #[error("the installation {0} belongs to another cluster, and nothing is swept from here")]
     Foreign(String),
     /// There is no key to ask the provider with.
-    #[error("there is no {key} in the Secret {secret} of namespace {0}", secret = KEY.0, key = KEY.1)]
+    #[error("there is no {key} in the Secret {secret} of namespace {0}", secret = account::SECRET, key = account::KEY)]
     NoKey(String),
     /// The provider's address or key makes no sense.
     #[error(transparent)]
@@ -170,16 +169,10 @@ fn by_name(snapshot: &Snapshot, installation: &str) -> Vec<Ours> {
 }
 
 async fn key(client: &Client, namespace: &str) -> Result<Key, Error> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets
-        .get_opt(KEY.0)
+    account::read(&Api::namespaced(client.clone(), namespace))
         .await
-        .map_err(|e| Error::Api("read the provider's key", e))?;
-    let value = secret
-        .and_then(|secret| secret.data?.remove(KEY.1))
-        .and_then(|value| String::from_utf8(value.0).ok());
-    value
-        .and_then(|text| Key::parse(text.trim()).ok())
+        .map_err(|e| Error::Api("read the provider's key", e))?
+        .and_then(Result::ok)
         .ok_or_else(|| Error::NoKey(namespace.to_owned()))
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{timeout, timeout_at};
 use super::super::context::{Context, Memory};
 use super::super::decide::Look;
 use super::super::ledger::store::Stored;
-use super::super::ledger::{Ledger, PodRecord, pod_name};
+use super::super::ledger::{Ledger, PodRecord};
 use super::{
     BootSaid, BootSeen, Door, EngineSeen, Found, Glance, HostSeen, House, LedgerSeen, Limits, List,
     NoAccount, NoPlan, Observation, PlanAnswer, PlanSeen, Proposal, Published, RouteSeen, SeenPod,
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::host::boot::{self, BootLog, Nonce};
 use crate::host::{Incarnation, visit};
+use crate::ours;
 use crate::plan::{self, OfferKey, Wish};
 use crate::provider::runpod::LogStream;
 use crate::provider::{Address, Cloud, Error, Fingerprint, Pod, PodId, PodStatus, Snapshot};
@@ -249,13 +250,13 @@ fn newer(context: &Context, ledger: &Ledger, memory: &mut Memory, snapshot: &Sna
 }
 
 fn ours(context: &Context, ledger: &Ledger, pod: &Pod) -> bool {
-    ledger.pod(&pod.id).is_some() || proven(context, ledger, pod).is_some()
+    ledger.pod(&pod.id).is_some() || attempt_of(context, ledger, pod).is_some()
 }
 
 fn seen_pod(context: &Context, ledger: &Ledger, pod: &Pod) -> SeenPod {
     SeenPod {
         id: pod.id.clone(),
-        attempt: proven(context, ledger, pod),
+        attempt: attempt_of(context, ledger, pod),
         status: pod.status,
         created: pod.created_at,
         cost: pod.cost,
@@ -264,22 +265,11 @@ fn seen_pod(context: &Context, ledger: &Ledger, pod: &Pod) -> SeenPod {
     }
 }
 
-/// The attempt that a pod's name says it is of, when its environment proves it (S5): names can be copied, the proof cannot.
-fn proven(context: &Context, ledger: &Ledger, pod: &Pod) -> Option<u64> {
-    let attempt = attempt_in(&pod.name, &context.installation.id, &ledger.session.uid)?;
-    let incarnation = Incarnation {
-        installation: context.installation.id.clone(),
-        uid: ledger.session.uid.clone(),
-        attempt,
-    };
-    let proof = pod.env.get("SRCHAT_OWNER")?;
-    boot::owner_proof_holds(context.installation.key(), &incarnation, proof).then_some(attempt)
-}
-
-/// The attempt's number in a pod's name, if that is one of this session's.
-pub(crate) fn attempt_in(name: &str, installation: &str, uid: &str) -> Option<u64> {
-    let number: u64 = name.rsplit_once('-')?.1.parse().ok()?;
-    (name == pod_name(installation, uid, number)).then_some(number)
+/// The attempt of this session that a pod is proved to be of (S5).
+fn attempt_of(context: &Context, ledger: &Ledger, pod: &Pod) -> Option<u64> {
+    let by = &context.installation;
+    let (uid, attempt) = ours::owner(pod, &by.id, by.key())?;
+    (uid == ledger.session.uid).then_some(attempt)
 }
 
 async fn ask_planner(context: &Context, session: &ChatSession, seen: &Observation) -> PlanSeen {
@@ -750,25 +740,5 @@ pub(crate) fn unread(error: &Error) -> Unread {
         why,
         detail: error.to_string(),
         again: at + wait,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_exact_name_of_an_attempt_is_one() {
-        assert_eq!(attempt_in("srchat-inst-uid-7", "inst", "uid"), Some(7));
-        for other in [
-            "srchat-inst-uid-07",
-            "srchat-inst-uid-+7",
-            "srchat-inst-uid-",
-            "srchat-inst-other-7",
-            "srchat-inst-uid-7-7",
-            "x",
-        ] {
-            assert_eq!(attempt_in(other, "inst", "uid"), None, "{other}");
-        }
     }
 }
