@@ -83,6 +83,8 @@ events! {
     OrphanTerminated Warning,
     /// The provider does not accept the key.
     ProviderUnauthorized Warning,
+    /// The engine that was planned does not start, and another one serves instead.
+    EngineFallback Warning,
 }
 
 impl fmt::Display for Event {

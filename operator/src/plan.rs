@@ -9,13 +9,14 @@ mod startup;
 
 use std::time::Duration;
 
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use srchat_crds::conditions::Planned;
 use srchat_crds::session::{self, ChatSessionSpec, Engine, Quantization};
 use srchat_crds::status::{self, RejectedReason};
 use srchat_crds::{Dollars, ModelId, Size};
 
-use crate::host::deploy::WeightFile;
+use crate::host::deploy::{Deploy, WeightFile};
 use crate::host::engine;
 use crate::hub::{self, File};
 pub use choose::plan;
@@ -23,6 +24,7 @@ pub use startup::limit as startup_limit;
 
 use crate::provider::{Cloud, Offer};
 use crate::route::{self, Abilities};
+use crate::ssh::HostKey;
 
 /// What the user asked for, parsed from the session's spec; what was left open is `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,10 +145,29 @@ pub struct Plan {
     pub trust_remote_code: bool,
     /// `runtime.extraArgs`, after all other arguments.
     pub extra_args: Vec<String>,
+    /// What serves the model instead, should this engine not start. Chosen with the plan, so that nothing is chosen later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// Seconds from renting to the first answer, estimated.
     pub startup_seconds: u64,
     /// Every offer not taken, by GPU, with one reason each.
     pub rejected: Vec<Rejected>,
+}
+
+/// Another engine for the same files on the same GPU: all in which it differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// The engine.
+    pub engine: route::Engine,
+    /// The precision that it serves.
+    pub quantization: Quantization,
+    /// Whether it quantizes while loading.
+    pub quantize_online: bool,
+    /// Whether it takes images.
+    pub vision: bool,
+    /// What it can do with this model.
+    pub abilities: Abilities,
 }
 
 /// Where the memory goes, in bytes.
@@ -233,6 +254,47 @@ impl From<&hub::Error> for Planned {
 }
 
 impl Plan {
+    /// The same with the engine that serves instead; it has no other one in its turn.
+    pub fn instead(&self) -> Option<Self> {
+        let Fallback {
+            engine,
+            quantization,
+            quantize_online,
+            vision,
+            abilities,
+        } = self.fallback?;
+        Some(Self {
+            engine,
+            quantization,
+            quantize_online,
+            vision,
+            abilities,
+            fallback: None,
+            ..self.clone()
+        })
+    }
+
+    /// What a host is told to serve. The token is for a gated model.
+    ///
+    /// # Errors
+    /// When the user's own arguments would undo what keeps the engine private.
+    pub fn deployment(
+        &self,
+        hub: &str,
+        gateways_key: HostKey,
+        token: Option<SecretString>,
+    ) -> Result<Deploy, engine::ReservedArgument> {
+        Ok(Deploy {
+            model: self.model.clone(),
+            revision: self.revision.clone(),
+            hub: hub.to_owned(),
+            token,
+            files: self.weight_files(),
+            launch: engine::launch(&self.engine_spec(&self.model))?,
+            gateways_key,
+        })
+    }
+
     /// What the engine's command line is built from, with the name that the model is to answer to.
     pub fn engine_spec(&self, served_name: &str) -> engine::Spec {
         let (gguf, projector) = match &self.gguf {
@@ -264,7 +326,7 @@ impl Plan {
     }
 
     /// The files as a deploy takes them.
-    pub fn weight_files(&self) -> Vec<WeightFile> {
+    fn weight_files(&self) -> Vec<WeightFile> {
         let of = |File { path, size, sha256 }: &File| WeightFile {
             path: path.clone(),
             size: *size,

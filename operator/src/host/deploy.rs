@@ -71,9 +71,20 @@ pub async fn deploy(
     of: &Incarnation,
     deploy: &Deploy,
 ) -> Result<Accepted, Error> {
-    let parameters = parameters(deploy);
+    let mut parameters = parameters(deploy);
+    parameters.push("digest", deploy.digest());
+    if let Some(token) = &deploy.token {
+        parameters.push("token", token.expose_secret());
+    }
     let answer = scripts::run(connection, Script::Deploy, of, parameters, DEPLOY_TIME).await?;
     parse(&answer).map_err(unreadable(Script::Deploy))
+}
+
+impl Deploy {
+    /// Names it: the SHA-256 of its parameters, the token excepted, in hex. A visit says of which deploy it speaks.
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(parameters(self).bytes()))
+    }
 }
 
 fn parameters(deploy: &Deploy) -> Parameters {
@@ -81,7 +92,7 @@ fn parameters(deploy: &Deploy) -> Parameters {
         model,
         revision,
         hub,
-        token,
+        token: _,
         files,
         launch,
         gateways_key,
@@ -118,11 +129,6 @@ fn parameters(deploy: &Deploy) -> Parameters {
     }
     for (name, value) in env {
         parameters.push("env", format!("{name}={value}"));
-    }
-    let digest = hex::encode(Sha256::digest(parameters.bytes()));
-    parameters.push("digest", digest);
-    if let Some(token) = token {
-        parameters.push("token", token.expose_secret());
     }
     parameters
 }

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use srchat_crds::conditions::Planned;
-use srchat_crds::session::Quantization;
+use srchat_crds::session::{self, Quantization};
 use srchat_crds::status::RejectedReason;
 
 use crate::host::{engine, image};
@@ -18,7 +18,9 @@ use crate::route::Engine;
 
 use super::memory::Need;
 use super::serving::{self, Serving};
-use super::{Memory, OfferKey, Plan, Refusal, Rejected, Wish, gpus, host_engine, startup};
+use super::{
+    Fallback, Memory, OfferKey, Plan, Refusal, Rejected, Wish, gpus, host_engine, startup,
+};
 
 /// Context that nobody asked for stays below this: more costs memory, and few conversations are longer.
 const USUAL_CONTEXT: u32 = 32_768;
@@ -309,6 +311,7 @@ impl Choice<'_> {
             gguf: serving.gguf.clone(),
             trust_remote_code: wish.trust_remote_code,
             extra_args: wish.extra_args.clone(),
+            fallback: self.fallback(facts),
             startup_seconds,
             rejected: reasons(judged, Some(offer)),
         };
@@ -317,6 +320,37 @@ impl Choice<'_> {
             Ok(_) => Ok(plan),
             Err(reserved) => Err(refuse(Planned::UnsupportedModel, reserved.to_string())),
         }
+    }
+
+    /// transformers in the place of vLLM, where the choice was ours and it can serve the model as wished. Arguments that the user
+    /// added were written for the other engine.
+    fn fallback(&self, facts: &Facts) -> Option<Fallback> {
+        let ours = self.wish.engine == session::Engine::Auto && self.wish.extra_args.is_empty();
+        if self.serving.engine != Engine::Vllm || !ours {
+            return None;
+        }
+        let wish = Wish {
+            engine: session::Engine::Transformers,
+            ..self.wish.clone()
+        };
+        let Serving {
+            engine,
+            quantization,
+            online,
+            vision,
+            abilities,
+            weights: _,
+            shape: _,
+            files: _,
+            gguf: _,
+        } = serving::choose(&wish, facts).ok()?;
+        Some(Fallback {
+            engine,
+            quantization,
+            quantize_online: online,
+            vision,
+            abilities,
+        })
     }
 
     fn in_time(&self, seconds: u64) -> Result<(), String> {

@@ -29,7 +29,8 @@ use crate::ssh::HostKey;
 
 use super::ledger::{Change, EndReason, Ledger, PodRecord};
 use super::observe::{
-    LedgerSeen, List, NoAccount, NoPlan, Observation, Proposal, Published, RouteSeen, UnreadWhy,
+    HostSeen, LedgerSeen, List, NoAccount, NoPlan, Observation, Proposal, Published, RouteSeen,
+    UnreadWhy,
 };
 
 pub(crate) use limits::idle_due;
@@ -377,6 +378,11 @@ impl<'a> View<'a> {
     /// The pod in use.
     fn current(&self) -> Option<&'a PodRecord> {
         self.ledger.current().filter(|_| self.wanted())
+    }
+
+    /// What is known of a pod's host.
+    fn host_of(&self, record: &PodRecord) -> Option<&'a HostSeen> {
+        self.seen.host.as_ref().filter(|host| host.pod == record.id)
     }
 
     /// A complete list begun after `t`, or the way to get one.

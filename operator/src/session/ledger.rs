@@ -14,6 +14,7 @@ use srchat_crds::Dollars;
 use crate::host::{BootId, Medium};
 use crate::plan::{OfferKey, Plan};
 use crate::provider::{Fingerprint, PodId};
+use crate::session::observe::HostSeen;
 use crate::ssh::{HostKey, KeyPair, openssh_pem};
 
 pub use change::Change;
@@ -376,6 +377,21 @@ pub struct Run {
     /// Latched by any limit: nothing is rented until the next run.
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// The planned engine did not start, and the plan's other one serves for the rest of the run.
+    #[serde(default)]
+    pub fallback: Option<FellBack>,
+}
+
+/// An engine that did not start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FellBack {
+    /// On which pod.
+    pub pod: PodId,
+    /// When that was noted. What was seen of its host before is about the engine that failed.
+    pub at: Timestamp,
+    /// The end of its log, without secrets.
+    #[serde(default)]
+    pub said: String,
 }
 
 /// The latch of a run.
@@ -459,6 +475,7 @@ impl Ledger {
                 since: now,
                 started: None,
                 ended: None,
+                fallback: None,
             },
             left_out: Vec::new(),
             gap: None,
@@ -513,6 +530,14 @@ impl Ledger {
     pub fn used(&self) -> usize {
         let of_run = |attempt: &&Attempt| attempt.run == self.run.number && !attempt.open();
         self.attempts.iter().filter(of_run).count()
+    }
+
+    /// Whether what was seen of a host is about an engine that has given way to another since.
+    pub fn outdates(&self, host: &HostSeen) -> bool {
+        self.run
+            .fallback
+            .as_ref()
+            .is_some_and(|fallback| fallback.pod == host.pod && host.at <= fallback.at)
     }
 
     /// What the session has cost by `now`, over all its runs: an estimate on the safe side.

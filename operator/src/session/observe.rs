@@ -354,11 +354,24 @@ pub enum EngineSeen {
     },
     /// It does not, and will not.
     Failed {
-        /// Whether for want of memory.
-        memory: bool,
+        /// At what.
+        at: FailedAt,
         /// The end of its log, without secrets.
         said: String,
     },
+}
+
+/// At what a deployment failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedAt {
+    /// The engine could not be installed, does not run here, or ended before it answered.
+    Starting,
+    /// There was not enough memory for the model.
+    Memory,
+    /// The weights: no room, no access, no whole download.
+    Weights,
+    /// It answered, and ended; or nobody knows how it ended.
+    Serving,
 }
 
 /// One look at one pod.

@@ -637,3 +637,45 @@ fn status_shows_a_card_once() {
     assert_eq!(status.required_memory, Size::gib_for(plan.memory.per_gpu));
     assert_eq!(status.disk.gb_up(), 50);
 }
+
+#[test]
+fn vllm_has_transformers_in_reserve_where_the_choice_was_ours() {
+    let facts = llama_8b();
+    let auto = wish("meta-llama/Llama-3.1-8B-Instruct");
+    let plan = choose(&auto, &facts);
+    let instead = plan.instead().unwrap();
+    assert_eq!(
+        (plan.engine, instead.engine),
+        (Engine::Vllm, Engine::Transformers)
+    );
+    assert!(plan.abilities.structured_output && !instead.abilities.structured_output);
+    assert_eq!(
+        Plan {
+            engine: plan.engine,
+            abilities: plan.abilities,
+            fallback: plan.fallback,
+            ..instead.clone()
+        },
+        plan,
+        "the same files on the same card"
+    );
+    assert_eq!(instead.instead(), None, "once");
+
+    let mut asked = auto.clone();
+    asked.engine = session::Engine::Vllm;
+    assert_eq!(choose(&asked, &facts).fallback, None, "it was asked for");
+    let mut flags = auto.clone();
+    flags.extra_args = vec!["--enable-prefix-caching".into()];
+    assert_eq!(
+        choose(&flags, &facts).fallback,
+        None,
+        "arguments for vLLM are none for transformers"
+    );
+    let mut eight = auto;
+    eight.quantization = Quantization::Fp8;
+    assert_eq!(
+        choose(&eight, &facts).fallback,
+        None,
+        "only vLLM makes FP8 while loading"
+    );
+}

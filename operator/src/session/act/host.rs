@@ -11,7 +11,7 @@ use super::super::observe::{HostSeen, Trouble, read};
 use super::{Failure, Pass};
 use crate::host::clear::ClearReport;
 use crate::host::deploy::{Accepted, Deploy};
-use crate::host::{self, Medium, engine};
+use crate::host::{self, Medium};
 use crate::plan::Plan;
 use crate::provider::{Address, PodId};
 use crate::route::{self, RouteHost};
@@ -64,17 +64,9 @@ async fn parameters(pass: &Pass<'_>, plan: &Plan, keys: &Keys) -> Result<Deploy,
     let token = read::model_token(pass.context, pass.session)
         .await
         .map_err(|_| Failure::Overtaken("the model token is gone"))?;
-    let launch = engine::launch(&plan.engine_spec(&plan.model))
-        .map_err(|_| Failure::Overtaken("the plan has a reserved argument"))?;
-    Ok(Deploy {
-        model: plan.model.clone(),
-        revision: plan.revision.clone(),
-        hub: pass.context.settings.hub_url.clone(),
-        token: token.map(|token| SecretString::from(token.expose().to_owned())),
-        files: plan.weight_files(),
-        launch,
-        gateways_key: keys.gateway.public(),
-    })
+    let token = token.map(|token| SecretString::from(token.expose().to_owned()));
+    plan.deployment(&pass.context.settings.hub_url, keys.gateway.public(), token)
+        .map_err(|_| Failure::Overtaken("the plan has a reserved argument"))
 }
 
 /// Leads the route to the host. What the gateways need to know of the deployment the host says again.

@@ -10,8 +10,10 @@ use srchat_crds::Dollars;
 use crate::plan::OfferKey;
 use crate::provider::PodStatus;
 
-use super::super::ledger::{Attempt, Change, Doom, LeftOut, PROOF_INTERVAL, PodRecord, QUIET, Why};
-use super::super::observe::{BootSaid, EngineSeen, Found, Gap, List, SeenPod, Trouble};
+use super::super::ledger::{
+    Attempt, Change, Doom, FellBack, LeftOut, PROOF_INTERVAL, PodRecord, QUIET, Why,
+};
+use super::super::observe::{BootSaid, EngineSeen, FailedAt, Found, Gap, List, SeenPod, Trouble};
 use super::{Action, Decision, Look, Or, RETRY, Verdict, View};
 
 /// How long an offer whose pod cost more than it said is left out.
@@ -266,6 +268,9 @@ fn sentence(view: &View<'_>) -> Or {
             );
         }
     }
+    if let Some(change) = fallback(view, record) {
+        return Break(note(view, change));
+    }
     if let Some((why, detail)) = boot_trouble(view, record).or_else(|| host_trouble(view, record)) {
         return doomed(why, detail, Some(FAILED_PAUSE));
     }
@@ -301,21 +306,48 @@ fn boot_trouble(view: &View<'_>, record: &PodRecord) -> Option<(Why, String)> {
     }
 }
 
+/// An engine that does not start gives way to the plan's other one, once in a run. That costs no attempt: the pod is sound.
+fn fallback(view: &View<'_>, record: &PodRecord) -> Option<Change> {
+    view.ledger.plan.as_ref()?.fallback?;
+    if view.ledger.run.fallback.is_some() || record.served.is_some() {
+        return None;
+    }
+    let (at, said) = engine_failure(view, record)?;
+    match at {
+        FailedAt::Starting | FailedAt::Memory => Some(Change::FellBack {
+            fallback: FellBack {
+                pod: record.id.clone(),
+                at: view.now(),
+                said: said.to_owned(),
+            },
+        }),
+        // Another engine would want the same weights.
+        FailedAt::Weights | FailedAt::Serving => None,
+    }
+}
+
+/// That the engine in force failed on this pod, and what it said.
+fn engine_failure<'a>(view: &View<'a>, record: &PodRecord) -> Option<(FailedAt, &'a str)> {
+    let host = view.host_of(record)?;
+    match &host.found.as_ref().ok()?.engine {
+        EngineSeen::Failed { at, said } if !view.ledger.outdates(host) => Some((*at, said)),
+        EngineSeen::Failed { .. }
+        | EngineSeen::Absent
+        | EngineSeen::Starting { .. }
+        | EngineSeen::Healthy { .. } => None,
+    }
+}
+
 fn host_trouble(view: &View<'_>, record: &PodRecord) -> Option<(Why, String)> {
-    let host = view
-        .seen
-        .host
-        .as_ref()
-        .filter(|host| host.pod == record.id)?;
+    let host = view.host_of(record)?;
     match &host.found {
-        Ok(visit) => match &visit.engine {
-            EngineSeen::Failed { memory: true, said } => Some((Why::OutOfMemory, said.clone())),
-            EngineSeen::Failed {
-                memory: false,
-                said,
-            } => Some((Why::EngineFailed, said.clone())),
-            EngineSeen::Absent | EngineSeen::Starting { .. } | EngineSeen::Healthy { .. } => None,
-        },
+        Ok(_) => engine_failure(view, record).map(|(at, said)| {
+            let why = match at {
+                FailedAt::Memory => Why::OutOfMemory,
+                FailedAt::Starting | FailedAt::Weights | FailedAt::Serving => Why::EngineFailed,
+            };
+            (why, said.to_owned())
+        }),
         // Condemned only once its log, read after the mismatch, has no line that explains the key.
         Err(Trouble::WrongKey) => {
             let boot = view

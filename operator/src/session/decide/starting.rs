@@ -197,6 +197,12 @@ fn serve(view: &View<'_>, record: &PodRecord, pin: &Pin) -> Result<Decision, Dec
         .filter(|host| !told && host.found.is_ok())
         .map(|host| host.at + RETRY);
     let due = tell_at.map_or(due, |tell_at| due.min(tell_at));
+    // What was seen before another engine was chosen is about the one that failed.
+    let due = if host.is_some_and(|host| view.ledger.outdates(host)) {
+        view.now()
+    } else {
+        due
+    };
     let host = match host {
         Some(host) if due > view.now() => host,
         Some(_) | None => {

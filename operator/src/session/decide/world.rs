@@ -8,20 +8,22 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use srchat_crds::Dollars;
+use srchat_crds::session::Quantization;
 
 use super::super::ledger::{
     Attempt, Change, Ledger, Outcome, Owner, PodRecord, Refusal, RefusedWhy, SEND_WINDOW, Wipe,
     WipeResult,
 };
 use super::super::observe::{
-    BootSaid, BootSeen, Door, EngineSeen, Found, Gap, Glance, HostSeen, House, LedgerSeen, Limits,
-    List, NoAccount, Observation, PlanAnswer, PlanSeen, PodsSeen, Proposal, Published, RouteSeen,
-    SeenPod, Session, Trouble, Unread, UnreadWhy, Visit,
+    BootSaid, BootSeen, Door, EngineSeen, FailedAt, Found, Gap, Glance, HostSeen, House,
+    LedgerSeen, Limits, List, NoAccount, Observation, PlanAnswer, PlanSeen, PodsSeen, Proposal,
+    Published, RouteSeen, SeenPod, Session, Trouble, Unread, UnreadWhy, Visit,
 };
 use super::{Action, Bill, Decision, Expiry, Look, Verdict, decide};
 use crate::host::{BootId, Medium, Stage};
-use crate::plan::OfferKey;
+use crate::plan::{Fallback, Memory, OfferKey, Plan};
 use crate::provider::{Address, Cloud, Fingerprint, PodId, PodStatus};
+use crate::route::{Abilities, Engine};
 use crate::session::ledger::Keys;
 use crate::ssh::{HostKey, KeyPair};
 
@@ -40,6 +42,17 @@ pub(crate) enum Create {
     Refuses,
 }
 
+/// Which engines do not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// All do.
+    None,
+    /// vLLM does not.
+    Vllm,
+    /// None does.
+    All,
+}
+
 /// A pod as it really is.
 #[derive(Clone, Debug)]
 pub(crate) struct Real {
@@ -50,7 +63,7 @@ pub(crate) struct Real {
     pub cost: Dollars,
     pub boot: BootId,
     pub key: HostKey,
-    pub deployed: Option<Timestamp>,
+    pub deployed: Option<(Timestamp, Engine)>,
     pub cleared: bool,
     pub deadline: Timestamp,
     /// When it disappears from lists, once deleted.
@@ -93,6 +106,7 @@ pub(crate) struct World {
     pub last_use: Option<Timestamp>,
     /// Hosts answer nobody.
     pub mute: bool,
+    pub broken: Broken,
     pub no_account: Option<NoAccount>,
     pub created: u32,
     pub history: Vec<(Timestamp, Step)>,
@@ -149,6 +163,55 @@ pub(crate) fn offer() -> OfferKey {
     OfferKey {
         gpu: "NVIDIA L4".to_owned(),
         cloud: Cloud::Secure,
+    }
+}
+
+/// vLLM on the one card there is, with transformers in reserve.
+pub(crate) fn plan() -> Plan {
+    let abilities = Abilities {
+        chat: true,
+        ..Abilities::default()
+    };
+    Plan {
+        model: "acme/tiny".to_owned(),
+        revision: "0".repeat(40),
+        engine: Engine::Vllm,
+        quantization: Quantization::None,
+        quantize_online: false,
+        vision: false,
+        abilities,
+        context_length: 4096,
+        slots: 1,
+        memory: Memory {
+            weights: 1,
+            kv_per_token: 1,
+            kv: 1,
+            overhead: 1,
+            per_gpu: 1,
+            required: 1,
+        },
+        gpu: offer().gpu,
+        gpu_name: "L4".to_owned(),
+        gpu_count: 1,
+        cloud: offer().cloud,
+        data_centers: Vec::new(),
+        hourly_cost: Dollars::cents(49),
+        disk_gb: 50,
+        image: "vllm/vllm-openai:v1".to_owned(),
+        min_cuda: None,
+        files: Vec::new(),
+        gguf: None,
+        trust_remote_code: false,
+        extra_args: Vec::new(),
+        fallback: Some(Fallback {
+            engine: Engine::Transformers,
+            quantization: Quantization::None,
+            quantize_online: false,
+            vision: false,
+            abilities,
+        }),
+        startup_seconds: 60,
+        rejected: Vec::new(),
     }
 }
 
@@ -262,6 +325,7 @@ impl World {
             account: account(),
             last_use: None,
             mute: false,
+            broken: Broken::None,
             no_account: None,
             created: 0,
             history: Vec::new(),
@@ -484,7 +548,7 @@ impl World {
                     offer: offer(),
                     hourly: Dollars::cents(49),
                     estimate: Duration::from_secs(60),
-                    plan: None,
+                    plan: Some(Box::new(self.planned())),
                 };
                 let answer = PlanAnswer::Fits(Box::new(proposal));
                 self.plan = Some(PlanSeen {
@@ -558,6 +622,7 @@ impl World {
             .expect("visited only when pinned");
         let now = self.now;
         let used = self.last_use.unwrap_or(now);
+        let (broken, planned) = (self.broken, self.engine());
         let found = match self
             .pods
             .iter_mut()
@@ -567,9 +632,21 @@ impl World {
             Some(real) if real.key != pin.key => Err(Trouble::WrongKey),
             Some(real) => {
                 real.deadline = deadline;
+                let starts = |engine| match broken {
+                    Broken::None => true,
+                    Broken::Vllm => engine != Engine::Vllm,
+                    Broken::All => false,
+                };
                 let engine = match real.deployed {
                     None => EngineSeen::Absent,
-                    Some(at) if now < at + Duration::from_secs(10) => EngineSeen::Starting {
+                    Some((_, engine)) if !starts(engine) && engine != planned => EngineSeen::Absent,
+                    Some((at, engine)) if !starts(engine) && now >= at + Duration::from_secs(5) => {
+                        EngineSeen::Failed {
+                            at: FailedAt::Starting,
+                            said: "no kernel image is available".to_owned(),
+                        }
+                    }
+                    Some((at, _)) if now < at + Duration::from_secs(10) => EngineSeen::Starting {
                         stage: Stage::Loading,
                         percent: None,
                         message: String::new(),
@@ -638,9 +715,13 @@ impl World {
             }
             Action::Rent { proposal, number } => self.rent(&proposal, number),
             Action::Deploy { pod } => {
-                let now = self.now;
+                let deploy = (self.now, self.engine());
                 if let Some(real) = self.pods.iter_mut().find(|real| real.id == pod) {
-                    real.deployed.get_or_insert(now);
+                    // The same once more changes nothing; another one ends the first.
+                    match real.deployed {
+                        Some((_, engine)) if engine == deploy.1 => {}
+                        Some(_) | None => real.deployed = Some(deploy),
+                    }
                 }
                 self.host = None;
             }
@@ -744,7 +825,7 @@ impl World {
         intent.hourly = proposal.hourly;
         ledger.apply(Change::Intend {
             attempt: Box::new(intent),
-            plan: None,
+            plan: proposal.plan.clone(),
         });
         let how = std::mem::replace(&mut self.create, Create::Answers);
         let made = match how {
@@ -856,6 +937,22 @@ impl World {
 }
 
 impl World {
+    /// What the planner says now: transformers once vLLM has failed in this run.
+    fn planned(&self) -> Plan {
+        let fell_back = |ledger: &Ledger| ledger.run.fallback.is_some();
+        let plan = plan();
+        match plan.instead() {
+            Some(instead) if self.ledger.as_ref().is_some_and(fell_back) => instead,
+            Some(_) | None => plan,
+        }
+    }
+
+    /// The engine of the plan in force.
+    fn engine(&self) -> Engine {
+        let plan = self.ledger.as_ref().and_then(|ledger| ledger.plan.as_ref());
+        plan.map_or(Engine::Vllm, |plan| plan.engine)
+    }
+
     /// A new process: only what is written down outside of it is left.
     pub(crate) fn forget(&mut self) {
         self.pods_seen = PodsSeen::default();

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use srchat_crds::Dollars;
 
 use super::{
-    Attempt, Doom, EndReason, Ended, Fingerprint, Gone, GoneHow, Ledger, LeftOut, Outcome,
-    PROOF_INTERVAL, Pin, Plan, PodId, PodRecord, Refusal, Run, Served, Why, Wipe, pod_name,
+    Attempt, Doom, EndReason, Ended, FellBack, Fingerprint, Gone, GoneHow, Ledger, LeftOut,
+    Outcome, PROOF_INTERVAL, Pin, Plan, PodId, PodRecord, Refusal, Run, Served, Why, Wipe,
+    pod_name,
 };
 
 /// One change of a ledger.
@@ -87,6 +88,11 @@ pub enum Change {
         pod: PodId,
         /// Since when, and where files live.
         served: Served,
+    },
+    /// The planned engine did not start on a pod: the plan's other one is served there instead, once in a run.
+    FellBack {
+        /// Which pod, when, and what the engine said.
+        fallback: FellBack,
     },
     /// A host acknowledged the moment at which it ends itself.
     Acknowledged {
@@ -208,6 +214,12 @@ impl Ledger {
             Change::Served { pod, served } => self.on(&pod, |pod| {
                 pod.served.get_or_insert(served);
             }),
+            Change::FellBack { fallback } => {
+                if let Some(plan) = self.plan.as_ref().and_then(Plan::instead) {
+                    self.plan = Some(plan);
+                    self.run.fallback = Some(fallback);
+                }
+            }
             Change::Acknowledged { pod, deadline } => {
                 self.on(&pod, |pod| pod.host_deadline = deadline)
             }
@@ -272,6 +284,7 @@ impl Ledger {
                 since: now,
                 started: None,
                 ended: None,
+                fallback: None,
             };
             self.gap = Some(until);
             self.end_run(EndReason::NeedsConfirmation, now);
@@ -299,6 +312,7 @@ impl Ledger {
                 since: at,
                 started: None,
                 ended: None,
+                fallback: None,
             };
             self.refusal = None;
         }

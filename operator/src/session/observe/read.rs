@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 use srchat_crds::conditions::Planned;
+use srchat_crds::session::Engine;
 use srchat_crds::{
     ANNOTATION_ABANDON, ANNOTATION_UNCONFIRMED_UNTIL, ChatSession, Dollars, FINALIZER,
     LABEL_MODEL_TOKEN, status,
@@ -20,11 +21,12 @@ use super::super::decide::Look;
 use super::super::ledger::store::Stored;
 use super::super::ledger::{Ledger, PodRecord};
 use super::{
-    BootSaid, BootSeen, Door, EngineSeen, Found, Glance, HostSeen, House, LedgerSeen, Limits, List,
-    NoAccount, NoPlan, Observation, PlanAnswer, PlanSeen, Proposal, Published, RouteSeen, SeenPod,
-    Session, Trouble, Unread, UnreadWhy, Visit,
+    BootSaid, BootSeen, Door, EngineSeen, FailedAt, Found, Glance, HostSeen, House, LedgerSeen,
+    Limits, List, NoAccount, NoPlan, Observation, PlanAnswer, PlanSeen, Proposal, Published,
+    RouteSeen, SeenPod, Session, Trouble, Unread, UnreadWhy, Visit,
 };
 use crate::host::boot::{self, BootLog, Nonce};
+use crate::host::visit::FailureKind;
 use crate::host::{Incarnation, visit};
 use crate::ours;
 use crate::plan::{self, OfferKey, Wish};
@@ -296,7 +298,11 @@ async fn propose(
         rejected: Vec::new(),
         passing,
     };
-    let wish = Wish::of(&session.spec);
+    let mut wish = Wish::of(&session.spec);
+    if matches!(&seen.ledger, LedgerSeen::Is(ledger) if ledger.run.fallback.is_some()) {
+        // vLLM does not start with this model: another pod would only show that again.
+        wish.engine = Engine::Transformers;
+    }
     let token = model_token(context, session)
         .await
         .map_err(|message| no(Planned::GatedModel, message, true))?;
@@ -515,7 +521,10 @@ async fn call(
         Ok((line, incarnation)) => match visit::visit(&line, &incarnation, &ask).await {
             // The key holds and the boot does not: as good as another host, and its log will tell.
             Ok(visit) if !booted(seen, &pod, &visit) => Err(Trouble::WrongKey),
-            Ok(visit) => Ok(understand(&visit, Timestamp::now())),
+            Ok(visit) => {
+                let ours = visit.failure.is_none() || visit.deployed == digest(context, seen);
+                Ok(understand(&visit, ours, Timestamp::now()))
+            }
             Err(error) => {
                 memory.line = None;
                 Err(trouble(&error))
@@ -545,6 +554,17 @@ async fn call(
         last,
         silent_since,
     }
+}
+
+/// The name of the deployment that is to be there.
+fn digest(context: &Context, seen: &Observation) -> Option<String> {
+    let LedgerSeen::Is(ledger) = &seen.ledger else {
+        return None;
+    };
+    let key = ledger.keys.gateway.public();
+    let plan = ledger.plan.as_ref()?;
+    let deployment = plan.deployment(&context.settings.hub_url, key, None).ok()?;
+    Some(deployment.digest())
 }
 
 fn booted(seen: &Observation, pod: &PodId, visit: &visit::Visit) -> bool {
@@ -635,15 +655,15 @@ fn ssh_trouble(error: &ssh::Error) -> Trouble {
     }
 }
 
-fn understand(visit: &visit::Visit, now: Timestamp) -> Visit {
+/// `ours`: what is there is what is to be there. The failure of an earlier deployment, of an engine that has given way since,
+/// is as good as none.
+fn understand(visit: &visit::Visit, ours: bool, now: Timestamp) -> Visit {
     let engine = match (&visit.failure, &visit.deployed, visit.engine, visit.port) {
-        (Some(failure), _, _, _) => {
-            let memory = failure.log.to_ascii_lowercase().contains("out of memory");
-            EngineSeen::Failed {
-                memory,
-                said: failure.log.clone(),
-            }
-        }
+        (Some(_), _, _, _) if !ours => EngineSeen::Absent,
+        (Some(failure), _, _, _) => EngineSeen::Failed {
+            at: failed_at(failure),
+            said: failure.log.clone(),
+        },
         (None, None, _, _) => EngineSeen::Absent,
         (None, Some(_), visit::Health::Healthy, Some(port))
             if visit.stage == crate::host::Stage::Serving =>
@@ -651,7 +671,7 @@ fn understand(visit: &visit::Visit, now: Timestamp) -> Visit {
             EngineSeen::Healthy { port }
         }
         (None, Some(_), visit::Health::Dead, _) => EngineSeen::Failed {
-            memory: false,
+            at: FailedAt::Serving,
             said: "the engine ended".to_owned(),
         },
         (None, Some(_), _, _) => EngineSeen::Starting {
@@ -671,6 +691,21 @@ fn understand(visit: &visit::Visit, now: Timestamp) -> Visit {
         activity_known,
         deadline: Timestamp::from_second(visit.deadline).unwrap_or(Timestamp::UNIX_EPOCH),
         uploads: visit.uploads.map(|uploads| (uploads.medium, uploads.quota)),
+    }
+}
+
+fn failed_at(failure: &visit::Failure) -> FailedAt {
+    if failure.log.to_ascii_lowercase().contains("out of memory") {
+        return FailedAt::Memory;
+    }
+    match failure.kind {
+        FailureKind::Probe | FailureKind::Install | FailureKind::Start => FailedAt::Starting,
+        FailureKind::DiskFull
+        | FailureKind::HubRefused
+        | FailureKind::Download
+        | FailureKind::Verify
+        | FailureKind::Timeout => FailedAt::Weights,
+        FailureKind::Died | FailureKind::Lost => FailedAt::Serving,
     }
 }
 

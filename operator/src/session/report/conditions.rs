@@ -8,7 +8,7 @@ use srchat_crds::conditions::{
 use super::super::decide::{Blocked, Ending, Near, Verdict, idle_due};
 use super::super::ledger::{GoneHow, Ledger, PodRecord, RefusedWhy, Why};
 use super::super::observe::{
-    EngineSeen, NoAccount, Observation, PlanAnswer, RouteSeen, Trouble, UnreadWhy,
+    EngineSeen, FailedAt, NoAccount, Observation, PlanAnswer, RouteSeen, Trouble, UnreadWhy,
 };
 use super::{Facts, Setback, ending, shown_end, shown_wipe};
 use crate::host::Stage;
@@ -56,8 +56,10 @@ fn wanted(facts: &Facts<'_>, ledger: &Ledger) -> Conditions {
         planned: planned(facts, ledger),
         provisioned: provisioned(facts, ledger),
         host_trusted: host_trusted(ledger),
-        model_served: current
-            .map_or_else(|| last_failure(ledger), |pod| model_served(facts.seen, pod)),
+        model_served: current.map_or_else(
+            || last_failure(ledger),
+            |pod| by_fallback(ledger, model_served(facts.seen, pod)),
+        ),
         endpoint_published: endpoint(facts.seen, current),
         within_limits: within_limits(facts.seen, ledger),
         ..Conditions::pending(Life::Wanted)
@@ -202,6 +204,20 @@ fn last_failure(ledger: &Ledger) -> Says<ModelServed> {
     }
 }
 
+/// The same, saying so where another engine than the planned one serves.
+fn by_fallback(ledger: &Ledger, says: Says<ModelServed>) -> Says<ModelServed> {
+    match ledger.run.fallback {
+        None => says,
+        Some(_) => Says::new(
+            says.reason,
+            format!(
+                "{} vLLM did not start, so transformers serves instead.",
+                says.message
+            ),
+        ),
+    }
+}
+
 fn model_served(seen: &Observation, pod: &PodRecord) -> Says<ModelServed> {
     if pod.pin.is_none() {
         return ModelServed::Pending.into();
@@ -224,13 +240,15 @@ fn model_served(seen: &Observation, pod: &PodRecord) -> Says<ModelServed> {
                 Stage::Downloading => ModelServed::Downloading.into(),
                 Stage::Loading | Stage::Serving => ModelServed::Loading.into(),
             },
-            EngineSeen::Failed { memory: true, said } => {
-                Says::new(ModelServed::OutOfMemory, said.clone())
-            }
-            EngineSeen::Failed {
-                memory: false,
-                said,
-            } => Says::new(ModelServed::EngineFailed, said.clone()),
+            EngineSeen::Failed { at, said } => Says::new(
+                match at {
+                    FailedAt::Memory => ModelServed::OutOfMemory,
+                    FailedAt::Starting | FailedAt::Weights | FailedAt::Serving => {
+                        ModelServed::EngineFailed
+                    }
+                },
+                said.clone(),
+            ),
         },
     }
 }

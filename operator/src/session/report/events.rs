@@ -47,6 +47,13 @@ fn of_change(change: &Change, ledger: Option<&Ledger>) -> Vec<(Event, String)> {
         Change::Served { pod, .. } => {
             one(Event::ModelServed, format!("Pod {pod} serves the model."))
         }
+        Change::FellBack { fallback } => one(
+            Event::EngineFallback,
+            format!(
+                "vLLM did not start on pod {}, so transformers is tried there, once in this run. The end of its log: {}",
+                fallback.pod, fallback.said
+            ),
+        ),
         Change::Doomed { pod, doom, .. } => match doom.why {
             Why::KeyMismatch => one(
                 Event::HostKeyMismatch,

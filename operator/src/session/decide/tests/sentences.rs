@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use srchat_crds::Dollars;
 
 use super::super::world::{
-    Create, World, account, attempt, boot_id, host_key, pod_id, real, record, start,
+    Broken, Create, World, account, attempt, boot_id, host_key, pod_id, real, record, start,
 };
 use super::super::{Action, Blocked, Ending, Verdict, decide};
 use crate::provider::{Fingerprint, PodStatus};
+use crate::route::Engine;
 use crate::session::ledger::{Change, EndReason, GoneHow, Outcome, Pin, Why, WipeResult};
-use crate::session::observe::{Gap, NoAccount, RouteSeen};
+use crate::session::observe::{
+    EngineSeen, FailedAt, Gap, LedgerSeen, NoAccount, Observation, RouteSeen,
+};
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -639,4 +642,102 @@ fn a_clock_at_the_end_of_time_panics_nobody() {
     world.now = Timestamp::MAX - seconds(1);
     world.session.deleting = true;
     let _ = decide(&world.observation());
+}
+
+#[test]
+fn an_engine_that_does_not_start_gives_way_to_the_other_one_on_the_same_pod() {
+    let mut world = World::new();
+    world.broken = Broken::Vllm;
+    assert_eq!(world.settle(), Verdict::Serving);
+    let ledger = world.ledger.as_ref().unwrap();
+    assert_eq!(
+        ledger.plan.as_ref().unwrap().engine,
+        Engine::Transformers,
+        "and the plan in force says so"
+    );
+    let fallback = ledger.run.fallback.as_ref().unwrap();
+    assert_eq!(fallback.pod, only_pod(&world).id);
+    assert_eq!(fallback.said, "no kernel image is available");
+    assert_eq!(
+        (world.created, ledger.used(), done(&world, "FellBack")),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn no_engine_gives_way_twice_in_a_run() {
+    let mut world = World::new();
+    world.broken = Broken::All;
+    assert_eq!(world.settle(), Verdict::Ended(EndReason::Attempts));
+    assert_eq!(
+        (world.created, done(&world, "FellBack")),
+        (3, 1),
+        "later pods of the run begin with the engine that is left"
+    );
+    assert_eq!(done(&world, " Deploy {"), 4);
+
+    world.broken = Broken::None;
+    world.session.replicas = 0;
+    assert_eq!(world.settle(), Verdict::Paused);
+    world.session.replicas = 1;
+    assert_eq!(world.settle(), Verdict::Serving);
+    let ledger = world.ledger.as_ref().unwrap();
+    assert_eq!(
+        ledger.plan.as_ref().unwrap().engine,
+        Engine::Vllm,
+        "another run tries the planned one again"
+    );
+    assert_eq!(ledger.run.fallback, None);
+}
+
+#[test]
+fn a_controller_that_forgets_everything_while_an_engine_gives_way_deploys_the_other_one() {
+    let mut world = World::new();
+    world.broken = Broken::Vllm;
+    for _ in 0..400 {
+        let decision = world.pass();
+        if decision.verdict == Verdict::Serving && decision.idle() {
+            break;
+        }
+        if let (true, Some(again)) = (decision.idle(), decision.again) {
+            world.now = world.now.max(again);
+        }
+        world.forget();
+    }
+    assert_eq!(world.settle(), Verdict::Serving);
+    assert_eq!((world.created, done(&world, "FellBack")), (1, 1));
+}
+
+#[test]
+fn weights_that_do_not_arrive_and_engines_that_served_are_no_reason_for_another_engine() {
+    let world = serving();
+    let mut seen = world.observation();
+    let failed = |at| {
+        let mut host = seen.host.clone().unwrap();
+        host.found.as_mut().unwrap().engine = EngineSeen::Failed {
+            at,
+            said: "no".to_owned(),
+        };
+        Some(host)
+    };
+    let (weights, start) = (failed(FailedAt::Weights), failed(FailedAt::Starting));
+    let doomed = |seen: &Observation| match decide(seen).action {
+        Some(Action::Note(Change::Doomed { doom, .. })) => Some(doom.why),
+        _ => None,
+    };
+    seen.host = start;
+    assert_eq!(doomed(&seen), Some(Why::EngineFailed), "it has served");
+    let LedgerSeen::Is(ledger) = &mut seen.ledger else {
+        panic!("there is a ledger");
+    };
+    ledger.pods[0].served = None;
+    assert!(
+        matches!(
+            decide(&seen).action,
+            Some(Action::Note(Change::FellBack { .. }))
+        ),
+        "it has never served"
+    );
+    seen.host = weights;
+    assert_eq!(doomed(&seen), Some(Why::EngineFailed));
 }
