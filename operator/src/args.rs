@@ -47,6 +47,8 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Looks for pods that nobody owns, once.
     Sweep(SweepArgs),
+    /// Refuses while there is something that only the controller can end, or ends it. The chart runs it before it is uninstalled.
+    Uninstall(UninstallArgs),
 }
 
 /// Where our own objects live.
@@ -163,6 +165,20 @@ pub struct SweepArgs {
     /// Terminate pods by the installation's name alone, since its key is lost.
     #[arg(long)]
     pub confirm: bool,
+}
+
+/// Flags of `uninstall`.
+#[derive(Clone, Debug, Args)]
+pub struct UninstallArgs {
+    /// Namespace of the ledgers.
+    #[arg(long, env = "SRCHAT_NAMESPACE", default_value = "srchat-system")]
+    pub namespace: String,
+    /// Delete all sessions and wait until the controller has ended them, instead of refusing.
+    #[arg(long)]
+    pub drain: bool,
+    /// How long to wait for their end, in seconds.
+    #[arg(long, default_value_t = 900)]
+    pub timeout_seconds: u64,
 }
 
 #[cfg(test)]

@@ -19,3 +19,4 @@ pub mod session;
 pub mod ssh;
 pub mod sweep;
 pub mod telemetry;
+pub mod uninstall;

@@ -1,11 +1,11 @@
-//! The operator: `controller`, `gateway`, `sweep`.
+//! The operator: `controller`, `gateway`, `sweep`, `uninstall`.
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use srchat_operator::args::{Arguments, Command};
-use srchat_operator::{gateway, session, sweep, telemetry};
+use srchat_operator::{gateway, session, sweep, telemetry, uninstall};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -33,6 +33,7 @@ fn run(arguments: Arguments) -> Outcome {
             Command::Controller(args) => Ok(session::run(*args).await?),
             Command::Gateway(args) => Ok(gateway::run(args).await?),
             Command::Sweep(args) => Ok(sweep::once::run(args).await?),
+            Command::Uninstall(args) => Ok(uninstall::run(args).await?),
         }
     })
 }

@@ -14,7 +14,7 @@ pub struct Ask {
     pub path: String,
     pub body: Option<Value>,
     /// Asks in the name of this user.
-    pub as_user: Option<String>,
+    pub poses_as: Option<String>,
 }
 
 pub fn get(path: impl Into<String>) -> Ask {
@@ -49,14 +49,14 @@ fn ask(verb: Method, path: impl Into<String>, body: Option<Value>) -> Ask {
         verb,
         path,
         body,
-        as_user: None,
+        poses_as: None,
     }
 }
 
 impl Ask {
-    pub fn as_user(self, user: &str) -> Ask {
+    pub fn posing_as(self, user: &str) -> Ask {
         Ask {
-            as_user: Some(user.to_owned()),
+            poses_as: Some(user.to_owned()),
             ..self
         }
     }
@@ -120,7 +120,7 @@ impl Caller {
             .method(ask.verb.clone())
             .uri(&ask.path)
             .header("Content-Type", content);
-        if let Some(user) = &ask.as_user {
+        if let Some(user) = &ask.poses_as {
             request = request.header("Impersonate-User", user);
         }
         let body = ask.body.as_ref().map(Value::to_string).unwrap_or_default();

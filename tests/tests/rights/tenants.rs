@@ -97,11 +97,11 @@ async fn a_tenant_reaches_nothing_of_another_at_the_api_server() {
                     ),
                     create(format!("/api/v1/namespaces/{SYSTEM}/pods"), pod("mine")),
                     // As somebody else.
-                    get(sessions(theirs)).as_user(other.person.name()),
+                    get(sessions(theirs)).posing_as(other.person.name()),
                     get(secrets(SESSIONS))
-                        .as_user("system:serviceaccount:srchat-system:srchat-gateway"),
+                        .posing_as("system:serviceaccount:srchat-system:srchat-gateway"),
                     get(secrets(SYSTEM))
-                        .as_user("system:serviceaccount:srchat-system:srchat-controller"),
+                        .posing_as("system:serviceaccount:srchat-system:srchat-controller"),
                 ],
             )
             .await;
