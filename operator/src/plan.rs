@@ -326,7 +326,7 @@ impl Plan {
     }
 
     /// The files as a deploy takes them.
-    fn weight_files(&self) -> Vec<WeightFile> {
+    pub fn weight_files(&self) -> Vec<WeightFile> {
         let of = |File { path, size, sha256 }: &File| WeightFile {
             path: path.clone(),
             size: *size,
