@@ -1,15 +1,14 @@
 //! Files over SFTP: pipelined, so that distance costs a round trip once and not for every block.
 
-use std::collections::VecDeque;
+mod read;
+mod write;
+
 use std::time::Duration;
 
-use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as RawError;
 use russh_sftp::extensions;
-use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
-use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use russh_sftp::protocol::{FileAttributes, StatusCode};
 use tokio::time::timeout;
 
 use super::connect::{Connection, Error};
@@ -256,172 +255,6 @@ impl Sftp {
             _other => Err(SftpError::Broken("an unexpected answer".to_owned())),
         }
     }
-
-    /// Writes all of `source` to a file from `offset` on, which is where a broken-off transfer had come to; what lay beyond
-    /// is cut off when `offset` is 0. Write to a name of your own and [`replace`](Self::replace) it when verified.
-    ///
-    /// # Errors
-    /// [`SftpError::Local`] when `source` fails. What was written stays, to be resumed.
-    pub async fn write(
-        &self,
-        path: &str,
-        offset: u64,
-        source: impl AsyncRead + Unpin,
-        progress: Progress<'_>,
-    ) -> Result<Moved, SftpError> {
-        let mut flags = OpenFlags::WRITE | OpenFlags::CREATE;
-        if offset == 0 {
-            flags |= OpenFlags::TRUNCATE;
-        }
-        let attrs = FileAttributes {
-            permissions: Some(0o600),
-            ..FileAttributes::empty()
-        };
-        let handle = self.raw.open(path, flags, attrs).await?.handle;
-        let written = self.write_blocks(&handle, offset, source, progress).await;
-        // A server may tell of a full disk only now.
-        let closed = self.raw.close(handle).await;
-        let moved = written?;
-        closed?;
-        Ok(moved)
-    }
-
-    async fn write_blocks(
-        &self,
-        handle: &str,
-        mut offset: u64,
-        mut source: impl AsyncRead + Unpin,
-        progress: Progress<'_>,
-    ) -> Result<Moved, SftpError> {
-        let mut sum = Sha256::new();
-        let mut done = 0;
-        let mut on_the_way = FuturesUnordered::new();
-        loop {
-            let block = fill(&mut source, self.write_block).await?;
-            let last = block.len() < self.write_block;
-            if !block.is_empty() {
-                sum.update(&block);
-                let at = offset;
-                offset += block.len() as u64;
-                on_the_way.push(async move {
-                    let length = block.len() as u64;
-                    self.raw.write(handle, at, block).await.map(|_| length)
-                });
-            }
-            while last || on_the_way.len() >= IN_FLIGHT {
-                let Some(written) = on_the_way.next().await else {
-                    break;
-                };
-                done += written?;
-                progress(done);
-            }
-            if last {
-                return Ok(Moved {
-                    bytes: done,
-                    sha256: hex::encode(sum.finalize()),
-                });
-            }
-        }
-    }
-
-    /// Reads a file from `offset` on, `length` bytes of it or all, into `sink`.
-    ///
-    /// # Errors
-    /// [`SftpError::Local`] when `sink` fails, [`SftpError::Broken`] when the file ends before `length`.
-    pub async fn read(
-        &self,
-        path: &str,
-        range: Range,
-        sink: impl AsyncWrite + Unpin,
-        progress: Progress<'_>,
-    ) -> Result<Moved, SftpError> {
-        let handle = self
-            .raw
-            .open(path, OpenFlags::READ, FileAttributes::empty())
-            .await?
-            .handle;
-        let read = self.read_blocks(&handle, range, sink, progress).await;
-        self.raw.close(handle).await?;
-        read
-    }
-
-    async fn read_blocks(
-        &self,
-        handle: &str,
-        range: Range,
-        mut sink: impl AsyncWrite + Unpin,
-        progress: Progress<'_>,
-    ) -> Result<Moved, SftpError> {
-        let size = self.raw.fstat(handle).await?.attrs.size.unwrap_or(0);
-        let end = match range.length {
-            Some(length) => range.offset.saturating_add(length),
-            None => size,
-        };
-        if end > size {
-            return Err(SftpError::Refused("the file is shorter".to_owned()));
-        }
-        let mut sum = Sha256::new();
-        let mut done = 0;
-        let mut blocks: VecDeque<(u64, usize)> = VecDeque::new();
-        let mut next = range.offset;
-        let mut on_the_way = FuturesOrdered::new();
-        loop {
-            while next < end && blocks.len() < IN_FLIGHT {
-                let length = usize::try_from(end - next)
-                    .unwrap_or(usize::MAX)
-                    .min(self.read_block);
-                blocks.push_back((next, length));
-                on_the_way.push_back(self.read_whole(handle, next, length));
-                next += length as u64;
-            }
-            let Some(block) = on_the_way.next().await else {
-                break;
-            };
-            blocks.pop_front();
-            let block = block?;
-            sum.update(&block);
-            sink.write_all(&block).await.map_err(SftpError::Local)?;
-            done += block.len() as u64;
-            progress(done);
-        }
-        sink.flush().await.map_err(SftpError::Local)?;
-        Ok(Moved {
-            bytes: done,
-            sha256: hex::encode(sum.finalize()),
-        })
-    }
-
-    /// A server may answer with less than was asked for.
-    async fn read_whole(
-        &self,
-        handle: &str,
-        offset: u64,
-        length: usize,
-    ) -> Result<Vec<u8>, SftpError> {
-        let mut block = Vec::new();
-        while block.len() < length {
-            let at = offset + block.len() as u64;
-            let wanted = u32::try_from(length - block.len()).unwrap_or(u32::MAX);
-            let data = match self.raw.read(handle, at, wanted).await {
-                Ok(data) => data.data,
-                Err(RawError::Status(status)) if status.status_code == StatusCode::Eof => {
-                    return Err(SftpError::Broken("the file became shorter".to_owned()));
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if data.is_empty() || data.len() > length - block.len() {
-                return Err(SftpError::Broken(
-                    "an answer of the wrong length".to_owned(),
-                ));
-            }
-            if block.is_empty() {
-                block = data;
-            } else {
-                block.extend_from_slice(&data);
-            }
-        }
-        Ok(block)
-    }
 }
 
 /// Which part of a file.
@@ -447,17 +280,6 @@ fn block(limit: u64) -> usize {
         Ok(limit) if limit > 0 => limit.min(BLOCK),
         Ok(_) | Err(_) => 32 * 1024,
     }
-}
-
-/// Reads until the block is full or the source has ended.
-async fn fill(source: &mut (impl AsyncRead + Unpin), size: usize) -> Result<Vec<u8>, SftpError> {
-    let mut block = Vec::with_capacity(size);
-    let mut limited = source.take(size as u64);
-    limited
-        .read_to_end(&mut block)
-        .await
-        .map_err(SftpError::Local)?;
-    Ok(block)
 }
 
 fn entry(name: String, attrs: &FileAttributes) -> Entry {
