@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::body::{Answer, Budget, full};
-use self::framing::{Conflict, Watched};
+use self::framing::{Conflict, Turn, Watched};
 use self::meter::{Meter, Metered};
 use self::refusal::Refusal;
 use self::routes::{Asked, What};
@@ -205,19 +205,25 @@ impl Gateway {
             Err(error) => return tracing::debug!(%error, "a handshake failed"),
         };
         let watched = Watched::new(stream);
-        let conflict = watched.conflict();
+        let (conflict, turn) = (watched.conflict(), watched.turn());
         let ending = self.ending.clone().cancelled_owned();
         // Boxed, since the compiler cannot prove a future of borrowed parts to be Send here.
         let handle = move |request| -> BoxFuture<'static, Response<Metered>> {
-            let (gateway, conflict) = (self.clone(), conflict.clone());
-            Box::pin(async move { gateway.handle(request, &conflict).await })
+            let (gateway, conflict, turn) = (self.clone(), conflict.clone(), turn.clone());
+            Box::pin(async move { gateway.handle(request, &conflict, &turn).await })
         };
         if let Err(error) = crate::http::serve_connection(watched, handle, ending).await {
             tracing::debug!(%error, "a connection ended early");
         }
     }
 
-    async fn handle(&self, request: Request<Incoming>, conflict: &Conflict) -> Response<Metered> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        conflict: &Conflict,
+        turn: &Turn,
+    ) -> Response<Metered> {
+        let answering = turn.begin();
         let mut meter = Meter::start(&self.metrics);
         // A request with Transfer-Encoding is the last of its connection: `Conflict` counts on it.
         let last = request.headers().contains_key(header::TRANSFER_ENCODING);
@@ -239,7 +245,7 @@ impl Gateway {
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         meter.answers(answer.status());
-        answer.map(|body| Metered::new(body, meter))
+        answer.map(|body| Metered::new(body, meter, answering))
     }
 
     async fn answer(
@@ -271,7 +277,11 @@ impl Gateway {
             What::Chat | What::Completions | What::Embeddings | What::Responses => {
                 proxy::ask(&what, admitted, &head.headers, body, &self.budget, meter).await
             }
-            What::FileList => files::list(&admitted).await,
+            What::FileList => files::list(head.uri.query(), admitted, &self.metrics).await,
+            What::Files => {
+                let request = (head.headers, body);
+                files::many(head.uri.query(), admitted, request, &self.metrics).await
+            }
             What::File(verb, path) => {
                 files::one(*verb, path, admitted, (head.headers, body), &self.metrics).await
             }

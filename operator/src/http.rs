@@ -202,4 +202,18 @@ mod tests {
         assert!(ask(address, "/debug").await.starts_with("HTTP/1.1 404"));
         server.abort();
     }
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_finish_its_headers_is_cut_off() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let handle = async |_request| Response::new(String::new());
+        let serving = serve_connection(server, handle, std::future::pending());
+        let asking = async {
+            client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+            let mut answer = Vec::new();
+            // Time passes by itself: nothing else is left to wait for.
+            client.read_to_end(&mut answer).await.unwrap();
+        };
+        let (served, ()) = tokio::join!(serving, asking);
+        assert!(served.unwrap_err().is_timeout());
+    }
 }

@@ -1,11 +1,13 @@
 //! The session's files: listed, read, written and removed over SFTP, by names that cannot leave their folder, verified by SHA-256 on
 //! both ends.
 
+mod archive;
 mod headers;
 mod name;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 pub use name::FileName;
 
@@ -33,6 +37,8 @@ const DEPTH: usize = 16;
 const HASHED_IN_LISTS: u64 = 64 << 20;
 /// And of so many at most.
 const HASHES_PER_LIST: usize = 64;
+/// What a request that was cut off leaves on the way settles within this.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// SHA-256 of 4 GiB, the largest quota, takes some 10 s on a slow core.
 const HASH_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -40,20 +46,34 @@ const HASH_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Default)]
 pub struct Ledger {
     writing: Mutex<HashSet<String>>,
+    /// One of them has ended.
+    written: Notify,
     /// By path: size and time of change it was computed for, and the SHA-256.
     sums: Mutex<HashMap<String, (u64, u32, String)>>,
 }
 
 impl Ledger {
-    /// Reserves a name for one writer.
-    fn write(self: &Arc<Self>, name: &FileName) -> Result<Writing, Refusal> {
+    /// Reserves a name for one writer. A client that comes back after a cut may be faster than the end of its own request.
+    async fn write(self: &Arc<Self>, name: &FileName) -> Result<Writing, Refusal> {
+        let reserved = async {
+            loop {
+                let mut written = pin!(self.written.notified());
+                // Before the look, so that an end between the two is not missed.
+                written.as_mut().enable();
+                if let Some(writing) = self.try_write(name) {
+                    return writing;
+                }
+                written.await;
+            }
+        };
+        timeout(RESERVE_TIMEOUT, reserved)
+            .await
+            .map_err(|_elapsed| Refusal::Conflict("This file is being written by another request."))
+    }
+
+    fn try_write(self: &Arc<Self>, name: &FileName) -> Option<Writing> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !writing.insert(name.as_str().to_owned()) {
-            return Err(Refusal::Conflict(
-                "This file is being written by another request.",
-            ));
-        }
-        Ok(Writing {
+        writing.insert(name.as_str().to_owned()).then(|| Writing {
             ledger: self.clone(),
             name: name.as_str().to_owned(),
         })
@@ -90,6 +110,7 @@ impl Drop for Writing {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.name);
+        self.ledger.written.notify_waiters();
     }
 }
 
@@ -109,15 +130,24 @@ struct Listed {
     sha256: Option<String>,
 }
 
-/// `GET …/files/`.
-pub async fn list(admitted: &Admitted) -> Result<Answer, Refusal> {
+/// `GET …/files/`: what there is, as JSON or as a tar with all of it.
+pub async fn list(
+    query: Option<&str>,
+    admitted: Admitted,
+    metrics: &metrics::Gateway,
+) -> Result<Answer, Refusal> {
+    let ask = archive::parse(query)?;
+    if ask.tar {
+        return archive::pack(ask, admitted, metrics).await;
+    }
     let tunnel = admitted.known.deployed()?;
     let sftp = tunnel.sftp().await.map_err(refusal)?;
     let mut files = Vec::new();
     let (mut used, mut hashes) = (0, 0);
     for (path, entry) in walk(&sftp).await? {
         used += entry.size;
-        if FileName::parse(&path).is_none() {
+        let below = ask.under.as_ref().is_none_or(|folder| folder.holds(&path));
+        if FileName::parse(&path).is_none() || !below {
             continue;
         }
         let mut sum = admitted.session.files.known(&path, &entry);
@@ -145,6 +175,17 @@ pub async fn list(admitted: &Admitted) -> Result<Answer, Refusal> {
     }))
 }
 
+/// `PUT …/files/?format=tar`: many files at once.
+pub async fn many(
+    query: Option<&str>,
+    admitted: Admitted,
+    (headers, body): (HeaderMap, Incoming),
+    metrics: &metrics::Gateway,
+) -> Result<Answer, Refusal> {
+    let ask = archive::parse(query)?;
+    archive::unpack(ask, admitted, &headers, body, metrics).await
+}
+
 /// One file.
 pub async fn one(
     verb: FileVerb,
@@ -156,18 +197,37 @@ pub async fn one(
     let name = FileName::parse(path).ok_or(Refusal::NoSuchFile)?;
     let (headers, body) = request;
     match verb {
-        FileVerb::Head => head(&name, &admitted).await,
+        FileVerb::Head => head(&name, &admitted, &headers).await,
         FileVerb::Get => transfer::get(&name, admitted, &headers, metrics).await,
         FileVerb::Put => transfer::put(&name, admitted, &headers, body, metrics).await,
         FileVerb::Delete => delete(&name, &admitted).await,
     }
 }
 
-async fn head(name: &FileName, admitted: &Admitted) -> Result<Answer, Refusal> {
+/// Size and SHA-256; and, for a client that announces what it means to send, how much of that has come already.
+async fn head(
+    name: &FileName,
+    admitted: &Admitted,
+    headers: &HeaderMap,
+) -> Result<Answer, Refusal> {
     let tunnel = admitted.known.deployed()?;
+    let announced = headers::announced(headers)?;
     let sftp = tunnel.sftp().await.map_err(refusal)?;
-    let entry = file(&sftp, name).await?;
-    let sum = sum(tunnel, &admitted.session.files, name.as_str(), &entry).await?;
+    let found = match file(&sftp, name).await {
+        Ok(entry) => {
+            let sum = sum(tunnel, &admitted.session.files, name.as_str(), &entry).await?;
+            Ok((entry, sum))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let meant = |sum: &String| announced.as_ref().is_none_or(|meant| meant == sum);
+    if !found.as_ref().is_ok_and(|(_, sum)| meant(sum)) && announced.is_some() {
+        let unfinished = name.unfinished(announced.as_deref());
+        if let Ok(entry) = sftp.look(&unfinished).await {
+            return Err(Refusal::Unfinished(entry.size));
+        }
+    }
+    let (entry, sum) = found?;
     let mut answer = Response::new(full(""));
     describe(&mut answer, &entry, Some(&sum));
     answer
@@ -179,7 +239,7 @@ async fn head(name: &FileName, admitted: &Admitted) -> Result<Answer, Refusal> {
 async fn delete(name: &FileName, admitted: &Admitted) -> Result<Answer, Refusal> {
     let tunnel = admitted.known.deployed()?;
     let _use = tunnel.begin_use();
-    let _writing = admitted.session.files.write(name)?;
+    let _writing = admitted.session.files.write(name).await?;
     let sftp = tunnel.sftp().await.map_err(refusal)?;
     file(&sftp, name).await?;
     sftp.remove(name.as_str()).await.map_err(refusal)?;

@@ -1,17 +1,23 @@
-//! A client's connection as hyper sees it, with two things that hyper does not do: it notices a request that has both Content-Length
-//! and Transfer-Encoding (hyper drops the former; we refuse such a request), and it ends a client that stops reading.
+//! A client's connection as hyper sees it, with three things that hyper does not do: it notices a request that has both Content-Length
+//! and Transfer-Encoding (hyper drops the former; we refuse such a request), it ends a client that stops reading, and it gives a body
+//! to hyper's own answers.
+
+mod turn;
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::http::HEADER_BYTES;
+
+pub use self::turn::{Answering, Turn};
 
 /// A client that takes nothing for this long is gone or means harm; its stream holds a sequence on the GPU.
 const STALLED: Duration = Duration::from_secs(120);
@@ -32,6 +38,9 @@ pub struct Watched<I> {
     inner: I,
     heads: Heads,
     conflict: Conflict,
+    turn: Turn,
+    /// What is written in the place of an answer of hyper's own.
+    instead: Bytes,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -42,6 +51,8 @@ impl<I> Watched<I> {
             inner,
             heads: Heads::default(),
             conflict: Conflict::default(),
+            turn: Turn::default(),
+            instead: Bytes::new(),
             stalled: None,
         }
     }
@@ -49,6 +60,11 @@ impl<I> Watched<I> {
     /// The flag.
     pub fn conflict(&self) -> Conflict {
         self.conflict.clone()
+    }
+
+    /// To be told of every answer.
+    pub fn turn(&self) -> Turn {
+        self.turn.clone()
     }
 
     fn unless_stalled<T>(
@@ -67,6 +83,28 @@ impl<I> Watched<I> {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Watched<I> {
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.instead.is_empty() {
+            let written = Pin::new(&mut self.inner).poll_write(cx, &self.instead);
+            let written = ready!(self.unless_stalled(cx, written))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.instead.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether these bytes are hyper's own answer, which we take from it and write in our words.
+    fn takes(&mut self, bytes: &[u8]) -> bool {
+        self.turn
+            .instead_of(bytes)
+            .map(|instead| self.instead = instead)
+            .is_some()
     }
 }
 
@@ -91,6 +129,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_instead(cx))?;
+        if self.takes(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.unless_stalled(cx, written)
     }
@@ -100,6 +142,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_instead(cx))?;
+        if let Some(first) = bufs.iter().find(|piece| !piece.is_empty())
+            && self.takes(first)
+        {
+            return Poll::Ready(Ok(first.len()));
+        }
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.unless_stalled(cx, written)
     }
@@ -109,11 +157,16 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(cx))?;
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.turn.flushed();
+        }
         self.unless_stalled(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(cx))?;
         let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.unless_stalled(cx, shut)
     }
@@ -187,9 +240,20 @@ impl Heads {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        let (_client, server) = tokio::io::duplex(64);
+        let mut server = Watched::new(server);
+        // Time passes by itself: nothing else is left to wait for.
+        let cut = server.write_all(&[0; 1024]).await.unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
+    }
 
     fn conflicting(bytes: &[u8], cut: usize) -> bool {
         let mut heads = Heads::default();

@@ -68,17 +68,19 @@ fn parse(query: &str) -> Result<Ask, Refusal> {
         tail: TAIL,
         follow: false,
     };
-    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        match name {
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
             "tail" => {
                 ask.tail = value
                     .parse()
                     .map_err(|_error| Refusal::field("tail", "A number of lines."))?
             }
             "follow" => {
-                ask.follow = value
-                    .parse()
-                    .map_err(|_error| Refusal::field("follow", "true or false."))?
+                ask.follow = match &*value {
+                    "true" | "1" | "" => true,
+                    "false" | "0" => false,
+                    _ => return Err(Refusal::field("follow", "true or false.")),
+                }
             }
             _ => {}
         }
@@ -106,6 +108,7 @@ mod tests {
                 follow: true
             })
         );
+        assert!(parse("follow").is_ok_and(|ask| ask.follow));
         assert!(parse("tail=-1").is_err());
         assert!(parse("follow=maybe").is_err());
     }

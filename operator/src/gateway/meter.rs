@@ -9,6 +9,7 @@ use http::StatusCode;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::body::AnswerBody;
+use super::framing::Answering;
 use super::scan::Usage;
 use crate::metrics::{Gateway, Operation, OperationLabels, RequestLabels, TokenLabels, TokenType};
 
@@ -133,14 +134,16 @@ impl Tokens {
 pub struct Metered {
     body: AnswerBody,
     _meter: Meter,
+    _answering: Answering,
 }
 
 impl Metered {
     /// Ties them together.
-    pub fn new(body: AnswerBody, meter: Meter) -> Self {
+    pub fn new(body: AnswerBody, meter: Meter, answering: Answering) -> Self {
         Self {
             body,
             _meter: meter,
+            _answering: answering,
         }
     }
 }

@@ -35,6 +35,7 @@ pub fn rebuild(what: &What, body: &[u8], host: &RouteHost) -> Option<Result<Rebu
         What::Models
         | What::Model(_)
         | What::FileList
+        | What::Files
         | What::File(..)
         | What::Logs
         | What::Status => return None,

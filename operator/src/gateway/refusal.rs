@@ -1,15 +1,21 @@
 //! Every way in which the gateway says no, in OpenAI's shape: `{"error":{"message","type","param","code"}}`.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::body::{Answer, full};
+use crate::http::HEADER_BYTES;
 use crate::route::Stage;
+
+/// How much of an upload has come; the name that the IETF's draft of resumable uploads gives it.
+const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 /// Why a request is not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// A head that is no request: the status that hyper gives it.
+    Head(StatusCode),
     /// No such path.
     NoSuchPath,
     /// The path is known, the method is not; what is allowed.
@@ -35,6 +41,10 @@ pub enum Refusal {
     NoSuchFile,
     /// A range outside the file, whose length this is.
     Range(u64),
+    /// This part begins beyond what has come of the file; how much has.
+    Gap(u64),
+    /// Something of this file's name has come, up to here, and it is not whole.
+    Unfinished(u64),
     /// The file is being written by another request, or what is there does not fit what comes.
     Conflict(&'static str),
     /// The bytes that came are not those that were announced.
@@ -98,7 +108,10 @@ impl Refusal {
     /// The status code.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchPath | Self::NoSuchModel | Self::NoSuchFile => StatusCode::NOT_FOUND,
+            Self::Head(status) => *status,
+            Self::NoSuchPath | Self::NoSuchModel | Self::NoSuchFile | Self::Unfinished(_) => {
+                StatusCode::NOT_FOUND
+            }
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
@@ -106,7 +119,7 @@ impl Refusal {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::Gap(_) => StatusCode::CONFLICT,
             Self::Digest => StatusCode::UNPROCESSABLE_ENTITY,
             Self::OverQuota(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -122,6 +135,11 @@ impl Refusal {
         const REQUEST: &str = "invalid_request_error";
         const SERVER: &str = "server_error";
         match self {
+            Self::Head(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+                (REQUEST, Some("headers_too_large"))
+            }
+            Self::Head(StatusCode::URI_TOO_LONG) => (REQUEST, Some("uri_too_long")),
+            Self::Head(_) => (REQUEST, Some("malformed_request")),
             Self::NoSuchPath => (REQUEST, Some("unknown_url")),
             Self::Method(_) => (REQUEST, Some("method_not_allowed")),
             Self::Unauthorized => (REQUEST, Some("invalid_api_key")),
@@ -131,6 +149,8 @@ impl Refusal {
             Self::NotImplemented(_) => (REQUEST, Some("not_implemented")),
             Self::NoSuchModel => (REQUEST, Some("model_not_found")),
             Self::NoSuchFile => (REQUEST, Some("file_not_found")),
+            Self::Unfinished(_) => (REQUEST, Some("file_unfinished")),
+            Self::Gap(_) => (REQUEST, Some("offset_mismatch")),
             Self::Range(_) => (REQUEST, Some("range_not_satisfiable")),
             Self::Conflict(_) => (REQUEST, Some("conflict")),
             Self::Digest => (REQUEST, Some("digest_mismatch")),
@@ -148,6 +168,11 @@ impl Refusal {
 
     fn message(&self) -> String {
         match self {
+            Self::Head(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+                format!("The request's line and headers are larger than {HEADER_BYTES} bytes.")
+            }
+            Self::Head(StatusCode::URI_TOO_LONG) => "The request's path is too long.".into(),
+            Self::Head(_) => "The request's line or headers are not HTTP/1.1.".into(),
             Self::NoSuchPath => "There is nothing at this path.".into(),
             Self::Method(allowed) => format!("This path allows {allowed} only."),
             Self::Unauthorized => "There is no such session, or the token does not open it.".into(),
@@ -158,6 +183,8 @@ impl Refusal {
             Self::NoSuchModel => "This session serves one model; /v1/models names it.".into(),
             Self::NoSuchFile => "There is no such file.".into(),
             Self::Range(length) => format!("The range lies outside the file, which has {length} bytes."),
+            Self::Gap(there) => format!("This part begins behind byte {there}, up to which the file has come."),
+            Self::Unfinished(there) => format!("This file is not whole: {there} bytes of it have come."),
             Self::Conflict(why) => (*why).into(),
             Self::Digest => "The bytes that arrived do not have the SHA-256 that was announced; nothing was kept.".into(),
             Self::OverQuota(quota) => format!("The files of this session may take {quota} bytes in all."),
@@ -249,6 +276,9 @@ impl Refusal {
                     header::CONTENT_RANGE,
                     value.expect("digits are a header value"),
                 );
+            }
+            Self::Gap(there) | Self::Unfinished(there) => {
+                headers.insert(UPLOAD_OFFSET, HeaderValue::from(*there));
             }
             _ => {}
         }

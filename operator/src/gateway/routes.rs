@@ -38,8 +38,10 @@ pub enum What {
     Embeddings,
     /// A response.
     Responses,
-    /// The list of files.
+    /// The list of files, or all of them.
     FileList,
+    /// Many files, to be written at once.
+    Files,
     /// One file, by its path, not yet checked.
     File(FileVerb, String),
     /// The end of the engine's log.
@@ -70,7 +72,7 @@ impl What {
             Self::Completions => Operation::text_completion,
             Self::Embeddings => Operation::embeddings,
             Self::Responses => Operation::responses,
-            Self::FileList | Self::File(..) => Operation::files,
+            Self::FileList | Self::Files | Self::File(..) => Operation::files,
             Self::Logs => Operation::logs,
             Self::Status => Operation::status,
         }
@@ -101,7 +103,11 @@ pub fn parse(method: &Method, path: &str) -> Result<Asked, Refusal> {
         "v1/completions" => only_post(method, What::Completions)?,
         "v1/embeddings" => only_post(method, What::Embeddings)?,
         "v1/responses" => only_post(method, What::Responses)?,
-        "files" | "files/" => only_get(method, What::FileList)?,
+        "files" | "files/" => match *method {
+            Method::GET => What::FileList,
+            Method::PUT => What::Files,
+            _ => return Err(Refusal::Method("GET, PUT")),
+        },
         "logs" => only_get(method, What::Logs)?,
         "status" => only_get(method, What::Status)?,
         _ => {
@@ -220,6 +226,7 @@ mod tests {
             ),
             (Method::POST, "/team-a/vision/v1/responses", What::Responses),
             (Method::GET, "/team-a/vision/files/", What::FileList),
+            (Method::PUT, "/team-a/vision/files/", What::Files),
             (
                 Method::PUT,
                 "/team-a/vision/files/a%20b/c.txt",

@@ -265,6 +265,65 @@ async fn the_other_endpoints_are_passed_on_where_the_engine_has_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usage_comes_last_and_without_choices_when_a_stream_is_asked_for_it() {
+    let world = World::serving(Script::default()).await;
+    let asking = json!({"messages": [{"role": "user", "content": "hi"}], "stream": true,
+        "stream_options": {"include_usage": true}});
+    let answer = world.post("v1/chat/completions", &asking).send().await;
+    let mut events = Events::of(answer.unwrap()).all().await;
+    assert_eq!(events.pop().unwrap(), "[DONE]");
+    let last: Value = serde_json::from_str(&events.pop().unwrap()).unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"]["completion_tokens"], 5);
+    let earlier = events.iter().filter(|event| event.contains("\"usage\":{"));
+    assert_eq!(earlier.count(), 0, "usage comes once");
+
+    let plain = Events::of(world.chat(true).send().await.unwrap())
+        .all()
+        .await;
+    assert!(!plain.iter().any(|event| event.contains("usage")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_engine_would_ignore_is_refused_before_it_hears_of_it() {
+    let world = World::loading(Script::default()).await;
+    let mut route = world.route();
+    let abilities = &mut route.host.as_mut().unwrap().abilities;
+    (abilities.tools, abilities.structured_output) = (false, false);
+    world.gateway.apply(route);
+    let tool = json!([{"type": "function", "function": {"name": "f"}}]);
+    let image = json!([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]);
+    let user = |content: Value| json!([{"role": "user", "content": content}]);
+    for (body, param) in [
+        (
+            json!({"messages": user(json!("hi")), "tools": tool}),
+            "tools",
+        ),
+        (
+            json!({"messages": user(json!("hi")), "response_format": {"type": "json_object"}}),
+            "response_format",
+        ),
+        (json!({"messages": user(image)}), "messages"),
+    ] {
+        let (status, answer) = json_of(world.post("v1/chat/completions", &body)).await;
+        let told = (status, answer["error"]["param"].as_str());
+        assert_eq!(told, (400, Some(param)), "{answer}");
+    }
+    assert!(world.engine.seen().is_empty());
+    world.gateway.apply(world.route());
+    let body = json!({"messages": user(json!("hi")), "tools": tool, "response_format": {"type": "json_object"}});
+    assert_eq!(
+        json_of(world.post("v1/chat/completions", &body)).await.0,
+        200
+    );
+    let seen = world.engine.seen().remove(0).body;
+    assert_eq!(
+        (&seen["tools"], &seen["response_format"]),
+        (&body["tools"], &body["response_format"])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_counts_as_activity_and_a_look_at_the_models_does_not() {
     let world = World::serving(Script::default()).await;
     let last = world.host.root.join("activity/last");
@@ -288,4 +347,27 @@ async fn the_end_of_the_log_is_shown() {
     assert_eq!(answer.text().await.unwrap(), "line 4\nline 5\n");
     let (status, _) = json_of(world.get("logs?tail=x")).await;
     assert_eq!(status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_followed_while_it_grows_and_until_the_token_is_revoked() {
+    use std::io::Write as _;
+    let world = World::serving(Script::default()).await;
+    let mut answer = world.get("logs?tail=1&follow=true").send().await.unwrap();
+    let mut seen = String::new();
+    let log = world.host.root.join("logs/engine.log");
+    let mut log = std::fs::OpenOptions::new().append(true).open(log).unwrap();
+    for (written, until) in [(None, "line 5\n"), (Some("line 6\n"), "line 6\n")] {
+        if let Some(line) = written {
+            log.write_all(line.as_bytes()).unwrap();
+        }
+        while !seen.ends_with(until) {
+            let piece = tokio::time::timeout(crate::world::PATIENCE, answer.chunk()).await;
+            seen += std::str::from_utf8(&piece.unwrap().unwrap().unwrap()).unwrap();
+        }
+    }
+    assert_eq!(seen, "line 5\nline 6\n");
+    world.gateway.remove("uid-1");
+    let end = tokio::time::timeout(crate::world::PATIENCE, answer.chunk()).await;
+    assert_eq!(end.unwrap().unwrap(), None);
 }

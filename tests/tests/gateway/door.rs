@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rustls::version::{TLS12, TLS13};
-use serde_json::json;
+use serde_json::{Value, json};
 use srchat_operator::route::{Route, Stage, TokenHash};
 use srchat_tests::eventually::eventually;
 use srchat_tests::scripted_engine::{Pace, Script};
@@ -123,18 +123,17 @@ async fn tls_1_2_is_refused() {
     assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
 }
 
-/// Sends bytes as they stand and gives the first line of the answer.
-async fn raw(world: &World, request: &str) -> String {
+/// Sends bytes as they stand and gives the first line of the answer, and its JSON.
+async fn raw(world: &World, request: &str) -> (String, Value) {
     let mut stream = world.connect(&TLS13).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // The gateway closes such a connection without TLS's goodbye at times; what it said before counts.
     let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let line = head.lines().next().unwrap_or_default().to_owned();
+    (line, serde_json::from_str(body).unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,21 +150,13 @@ async fn a_request_with_two_lengths_is_refused() {
         "Content-Length: 3\r\nContent-Length: 4\r\n",
         "Transfer-Encoding: gzip\r\n",
     ] {
-        assert_eq!(
-            raw(&world, &format!("{head}{lengths}\r\n{chunked}")).await,
-            "HTTP/1.1 400 Bad Request",
-            "{lengths}"
-        );
+        let (line, body) = raw(&world, &format!("{head}{lengths}\r\n{chunked}")).await;
+        assert_eq!(line, "HTTP/1.1 400 Bad Request", "{lengths}");
+        assert_eq!(body["error"]["type"], "invalid_request_error", "{lengths}");
     }
     assert!(world.engine.seen().is_empty());
-    assert_eq!(
-        raw(
-            &world,
-            &format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunked}")
-        )
-        .await,
-        "HTTP/1.1 200 OK"
-    );
+    let framed = format!("{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunked}");
+    assert_eq!(raw(&world, &framed).await.0, "HTTP/1.1 200 OK");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,11 +168,35 @@ async fn headers_have_a_limit() {
             "x".repeat(bytes)
         )
     };
-    assert_eq!(raw(&world, &line(15 << 10)).await, "HTTP/1.1 200 OK");
-    assert_eq!(
-        raw(&world, &line(17 << 10)).await,
-        "HTTP/1.1 431 Request Header Fields Too Large"
-    );
+    assert_eq!(raw(&world, &line(15 << 10)).await.0, "HTTP/1.1 200 OK");
+    let (line, body) = raw(&world, &line(17 << 10)).await;
+    assert_eq!(line, "HTTP/1.1 431 Request Header Fields Too Large");
+    assert_eq!(body["error"]["code"], "headers_too_large");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_http_is_refused_in_openais_shape_after_an_answer_too() {
+    let world = World::serving(Script::default()).await;
+    let good = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    for bad in [
+        "GET /healthz HTTP/1.1\r\nHo st: x\r\n\r\n",
+        "GET \u{7f} HTTP/1.1\r\n\r\n",
+        "hello\r\n\r\n",
+    ] {
+        let (line, body) = raw(&world, bad).await;
+        assert_eq!(line, "HTTP/1.1 400 Bad Request", "{bad}");
+        assert_eq!(body["error"]["code"], "malformed_request", "{bad}");
+        let mut stream = world.connect(&TLS13).await.unwrap();
+        stream.write_all(good.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
+        stream.write_all(bad.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(rest.contains("malformed_request"), "{bad}: {rest}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,18 +46,36 @@ fn checked(sum: Option<Vec<u8>>) -> Option<String> {
 pub(super) fn announce(headers: &mut HeaderMap, sum: &str) {
     let Ok(bytes) = hex::decode(sum) else { return };
     let digest = format!("sha-256=:{}:", STANDARD.encode(bytes));
-    for (name, value) in [(SHA256, sum), (REPR_DIGEST, &*digest)] {
+    for (name, value) in [
+        (SHA256, sum),
+        (REPR_DIGEST, &*digest),
+        (header::ETAG, &*tag(sum)),
+    ] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     }
 }
 
-/// The part of a file that is asked for: first byte and length; `None` for the whole. Several ranges are answered with the whole.
-pub(super) fn range(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Refusal> {
+/// The entity tag: a file is what its bytes are.
+fn tag(sum: &str) -> String {
+    format!("\"{sum}\"")
+}
+
+/// The part of a file that is asked for: first byte and length; `None` for the whole. Several ranges are answered with the whole, and
+/// so is one of a file that `If-Range` knows by another SHA-256: its parts do not fit together.
+pub(super) fn range(
+    headers: &HeaderMap,
+    (size, sum): (u64, &str),
+) -> Result<Option<(u64, u64)>, Refusal> {
     let Some(value) = headers.get(header::RANGE) else {
         return Ok(None);
     };
+    if let Some(known) = headers.get(header::IF_RANGE)
+        && known.as_bytes() != tag(sum).as_bytes()
+    {
+        return Ok(None);
+    }
     let Some((first, last)) = value
         .to_str()
         .ok()
@@ -130,7 +148,7 @@ mod tests {
 
     #[test]
     fn ranges_are_read_as_http_says() {
-        let asked = |value| range(&one(header::RANGE, value), 10);
+        let asked = |value| range(&one(header::RANGE, value), (10, "ab"));
         assert_eq!(asked("bytes=0-"), Ok(Some((0, 10))));
         assert_eq!(asked("bytes=3-4"), Ok(Some((3, 2))));
         assert_eq!(asked("bytes=3-99"), Ok(Some((3, 7))));
@@ -147,7 +165,15 @@ mod tests {
         ] {
             assert_eq!(asked(ignored), Ok(None), "{ignored}");
         }
-        assert_eq!(range(&HeaderMap::new(), 10), Ok(None));
+        assert_eq!(range(&HeaderMap::new(), (10, "ab")), Ok(None));
+    }
+
+    #[test]
+    fn a_part_of_a_file_that_has_changed_is_not_given() {
+        let mut headers = one(header::RANGE, "bytes=3-");
+        headers.insert(header::IF_RANGE, HeaderValue::from_static("\"ab\""));
+        assert_eq!(range(&headers, (10, "ab")), Ok(Some((3, 7))));
+        assert_eq!(range(&headers, (10, "cd")), Ok(None));
     }
 
     #[test]
@@ -169,14 +195,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_range_stays_within_the_file(first in 0u64..30, last in 0u64..30, size in 0u64..30) {
-            if let Ok(Some((start, length))) = range(&one(header::RANGE, &format!("bytes={first}-{last}")), size) {
+            if let Ok(Some((start, length))) = range(&one(header::RANGE, &format!("bytes={first}-{last}")), (size, "ab")) {
                 prop_assert!(length > 0 && start + length <= size);
             }
         }
 
         #[test]
         fn no_header_panics(text in "[ -~]{0,40}") {
-            let _ = range(&one(header::RANGE, &text), 10);
+            let _ = range(&one(header::RANGE, &text), (10, "ab"));
             let _ = content_range(&one(header::CONTENT_RANGE, &text));
             let _ = announced(&one(DIGEST, &text));
         }

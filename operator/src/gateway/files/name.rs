@@ -26,6 +26,12 @@ impl FileName {
         &self.0
     }
 
+    /// Whether a path lies below this one, taken as a folder.
+    pub fn holds(&self, path: &str) -> bool {
+        path.strip_prefix(self.as_str())
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The folders on the way to it, outermost first.
     pub fn folders(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
@@ -41,6 +47,11 @@ impl FileName {
             .finalize();
         format!("{RESERVED}{}", hex::encode(&sum[..16]))
     }
+}
+
+/// Whether a path in a listing is an upload that is not whole.
+pub(super) fn is_unfinished(path: &str) -> bool {
+    path.starts_with(RESERVED)
 }
 
 /// One component of a path.

@@ -1,6 +1,6 @@
 //! Bytes of files on their way: up into a file of our own that takes its name when it is whole and verified, down as they come.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use futures::future::join_all;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
@@ -19,19 +21,26 @@ use tokio_util::io::StreamReader;
 use tokio_util::sync::PollSender;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{FileName, describe, file, hash, headers, refusal, sum, walk};
+use super::{FileName, describe, file, hash, headers, name, refusal, sum, walk};
 use crate::gateway::body::{Answer, content_length, drain, json};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::sessions::Admitted;
+use crate::gateway::tunnel::Tunnel;
 use crate::metrics::{self, ByteLabels, Direction};
-use crate::ssh::{EntryKind, Range, Sftp, SftpError};
+use crate::ssh::{EntryKind, Moved, Range, Sftp, SftpError};
 
 /// Between two pieces of an upload: a client in a tunnel comes out of it in less.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Blocks of a download between the host and the client: a megabyte keeps both busy.
-const QUEUE: usize = 4;
+pub(super) const QUEUE: usize = 4;
+/// Channels of a large upload: sshd lets 2 MiB be on the way in each.
+const STRIPES: usize = 4;
+/// Below this, opening more channels takes longer than they save.
+const STRIPED_FROM: u64 = 8 << 20;
+/// An upload that nobody went on with for an hour makes room for others that need it.
+const GIVEN_UP_SECONDS: i64 = 3600;
 /// The progress of transfers is in the client's own hands.
-const NO_PROGRESS: &(dyn Fn(u64) + Send + Sync) = &|_bytes| {};
+pub(super) const NO_PROGRESS: &(dyn Fn(u64) + Send + Sync) = &|_bytes| {};
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -49,11 +58,25 @@ pub(super) async fn put(
     mut body: Incoming,
     metrics: &metrics::Gateway,
 ) -> Result<Answer, Refusal> {
-    let written = write(name, &admitted, headers, &mut body, metrics).await;
-    if written.is_err() {
-        drain(headers, &mut body).await;
-    }
-    written
+    let (name, headers, metrics) = (name.clone(), headers.clone(), metrics.clone());
+    settled(async move {
+        let written = write(&name, &admitted, &headers, &mut body, &metrics).await;
+        if written.is_err() {
+            drain(&headers, &mut body).await;
+        }
+        written
+    })
+    .await
+}
+
+/// Runs an upload to its end though its client leaves: what is on the way to the host settles, so that the rest can follow it.
+pub(super) async fn settled(
+    upload: impl Future<Output = Result<Answer, Refusal>> + Send + 'static,
+) -> Result<Answer, Refusal> {
+    tokio::spawn(upload).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an upload failed in an unforeseen way");
+        Err(Refusal::Unreachable)
+    })
 }
 
 async fn write(
@@ -86,28 +109,31 @@ async fn write(
     if length.is_some_and(|length| length > quota) {
         return Err(Refusal::OverQuota(quota));
     }
-    let _writing = admitted.session.files.write(name)?;
+    let _writing = admitted.session.files.write(name).await?;
     let sftp = tunnel.sftp().await.map_err(refusal)?;
     let unfinished = name.unfinished(announced.as_deref());
-    let room = room(&sftp, name, &unfinished, quota).await?;
     let (offset, total) = match part {
         Some((first, _, total)) => (first, Some(total)),
         None => (0, length),
     };
+    let own = |path: &str| path == name.as_str() || path == unfinished;
+    let room = room(&sftp, own, (total.unwrap_or(0), quota)).await?;
     if total.is_some_and(|total| total > room) {
         return Err(Refusal::OverQuota(quota));
     }
-    let replaces = make_way(&sftp, name).await?;
+    make_folders(&sftp, name.folders()).await?;
+    let replaces = replaces(&sftp, name).await?;
     if offset > 0 {
+        // What has come already may come again: the client may know less of it than we do.
         let so_far = sftp.look(&unfinished).await.map_or(0, |entry| entry.size);
-        if so_far != offset {
-            return Err(Refusal::Conflict(
-                "This part does not begin where the one before ended; HEAD tells, or begin anew.",
-            ));
+        if offset > so_far {
+            return Err(Refusal::Gap(so_far));
         }
     }
     let limit = part.map_or(room, |(_, length, _)| length);
-    let moved = receive(&sftp, &unfinished, offset, body, limit, quota).await;
+    let others = others(&tunnel, length).await;
+    let channels: Vec<&Sftp> = std::iter::once(&sftp).chain(&others).collect();
+    let moved = receive(&channels, (&unfinished, offset), body, (limit, quota)).await;
     let counted = moved.as_ref().map_or(0, |moved| moved.bytes);
     metrics
         .bytes
@@ -159,24 +185,50 @@ async fn write(
     Ok(answer)
 }
 
-/// Bytes that may still come: the quota less what lies there, the file itself and its unfinished upload not counted.
-async fn room(sftp: &Sftp, name: &FileName, unfinished: &str, quota: u64) -> Result<u64, Refusal> {
-    let others = |(path, entry): &(String, crate::ssh::Entry)| {
-        if path == name.as_str() || path == unfinished {
-            0
-        } else {
-            entry.size
+/// More channels for a large upload. A host that gives none makes it slower, not impossible.
+async fn others(tunnel: &Tunnel, length: Option<u64>) -> Vec<Sftp> {
+    if length.is_none_or(|length| length < STRIPED_FROM) {
+        return Vec::new();
+    }
+    let others = join_all((1..STRIPES).map(|_| tunnel.sftp())).await;
+    others.into_iter().flatten().collect()
+}
+
+/// Bytes that may still come: the quota less what lies there, `own` not counted. Where that is less than `wanted`, uploads that were
+/// given up make room.
+pub(super) async fn room(
+    sftp: &Sftp,
+    own: impl Fn(&str) -> bool,
+    (wanted, quota): (u64, u64),
+) -> Result<u64, Refusal> {
+    let mut files = walk(sftp).await?;
+    files.retain(|(path, _)| !own(path));
+    let mut used: u64 = files.iter().map(|(_, entry)| entry.size).sum();
+    if quota.saturating_sub(used) < wanted {
+        let now = Timestamp::now().as_second();
+        for (path, entry) in files {
+            let given_up = now - i64::from(entry.modified) > GIVEN_UP_SECONDS;
+            if name::is_unfinished(&path) && given_up && sftp.remove(&path).await.is_ok() {
+                used -= entry.size;
+            }
         }
-    };
-    let used: u64 = walk(sftp).await?.iter().map(others).sum();
+    }
     Ok(quota.saturating_sub(used))
 }
 
-/// Makes the folders; true when there is a file of this name already, which will be replaced.
-async fn make_way(sftp: &Sftp, name: &FileName) -> Result<bool, Refusal> {
-    for folder in name.folders() {
+/// Makes folders, which come outermost first.
+pub(super) async fn make_folders(
+    sftp: &Sftp,
+    folders: impl IntoIterator<Item = &str>,
+) -> Result<(), Refusal> {
+    for folder in folders {
         sftp.make_folder(folder).await.map_err(refusal)?;
     }
+    Ok(())
+}
+
+/// True when there is a file of this name already, which will be replaced.
+pub(super) async fn replaces(sftp: &Sftp, name: &FileName) -> Result<bool, Refusal> {
     match sftp.look(name.as_str()).await {
         Ok(entry) if entry.kind == EntryKind::File => Ok(true),
         Ok(_) => Err(Refusal::Conflict(
@@ -188,38 +240,62 @@ async fn make_way(sftp: &Sftp, name: &FileName) -> Result<bool, Refusal> {
 }
 
 async fn receive(
-    sftp: &Sftp,
-    path: &str,
-    offset: u64,
+    channels: &[&Sftp],
+    (path, offset): (&str, u64),
     body: &mut Incoming,
-    limit: u64,
-    quota: u64,
-) -> Result<crate::ssh::Moved, Refusal> {
-    let pieces = Pieces {
-        body,
-        left: limit,
-        over: false,
-        silence: Box::pin(sleep(SILENCE)),
-    };
-    let mut source = StreamReader::new(pieces);
-    let moved = sftp.write(path, offset, &mut source, NO_PROGRESS).await;
+    (limit, quota): (u64, u64),
+) -> Result<Moved, Refusal> {
+    let mut source = StreamReader::new(Pieces::of(body, limit));
+    let moved = Sftp::write_over(channels, path, offset, &mut source, NO_PROGRESS).await;
     moved.map_err(|error| match error {
-        SftpError::Local(_) if source.get_ref().over => Refusal::OverQuota(quota),
-        SftpError::Local(error) if error.kind() == io::ErrorKind::TimedOut => Refusal::BodyTimeout,
-        SftpError::Local(_) => Refusal::Invalid {
-            message: "The body broke off.".into(),
-            param: None,
-        },
+        SftpError::Local(_) => source.get_ref().why(quota).unwrap_or(Refusal::Unreachable),
         other => refusal(other),
     })
 }
 
 /// A body as it comes, up to a limit.
-struct Pieces<'a> {
+pub(super) struct Pieces<'a> {
     body: &'a mut Incoming,
     left: u64,
-    over: bool,
+    fault: Option<Fault>,
     silence: Pin<Box<Sleep>>,
+}
+
+/// What was wrong with a body.
+#[derive(Clone, Copy)]
+enum Fault {
+    Over,
+    Silent,
+    BrokeOff,
+}
+
+impl<'a> Pieces<'a> {
+    /// At most so many bytes of it.
+    pub(super) fn of(body: &'a mut Incoming, limit: u64) -> Self {
+        Self {
+            body,
+            left: limit,
+            fault: None,
+            silence: Box::pin(sleep(SILENCE)),
+        }
+    }
+
+    /// What to say of the body, if it was the body that failed.
+    pub(super) fn why(&self, quota: u64) -> Option<Refusal> {
+        Some(match self.fault? {
+            Fault::Over => Refusal::OverQuota(quota),
+            Fault::Silent => Refusal::BodyTimeout,
+            Fault::BrokeOff => Refusal::Invalid {
+                message: "The body broke off.".into(),
+                param: None,
+            },
+        })
+    }
+
+    fn fails(&mut self, fault: Fault) -> Poll<Option<io::Result<Bytes>>> {
+        self.fault = Some(fault);
+        Poll::Ready(Some(Err(io::Error::other("the body failed"))))
+    }
 }
 
 impl Stream for Pieces<'_> {
@@ -229,19 +305,18 @@ impl Stream for Pieces<'_> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *self.body).poll_frame(cx) else {
                 ready!(self.silence.as_mut().poll(cx));
-                return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+                return self.fails(Fault::Silent);
             };
             let Some(frame) = frame else {
                 return Poll::Ready(None);
             };
-            let data = frame
-                .map_err(io::Error::other)?
-                .into_data()
-                .unwrap_or_default();
+            let Ok(frame) = frame else {
+                return self.fails(Fault::BrokeOff);
+            };
+            let data = frame.into_data().unwrap_or_default();
             self.silence.as_mut().reset(Instant::now() + SILENCE);
             let Some(left) = self.left.checked_sub(data.len() as u64) else {
-                self.over = true;
-                return Poll::Ready(Some(Err(io::ErrorKind::FileTooLarge.into())));
+                return self.fails(Fault::Over);
             };
             self.left = left;
             if !data.is_empty() {
@@ -252,7 +327,7 @@ impl Stream for Pieces<'_> {
 }
 
 /// Where a download's blocks go: to the client's connection, which takes them at its own pace.
-struct Queue(PollSender<io::Result<Bytes>>);
+pub(super) struct Queue(pub(super) PollSender<io::Result<Bytes>>);
 
 impl AsyncWrite for Queue {
     fn poll_write(
@@ -289,8 +364,8 @@ pub(super) async fn get(
     let in_use = tunnel.begin_use();
     let sftp = tunnel.sftp().await.map_err(refusal)?;
     let entry = file(&sftp, name).await?;
-    let asked = headers::range(headers, entry.size)?;
     let sum = sum(&tunnel, &admitted.session.files, name.as_str(), &entry).await?;
+    let asked = headers::range(headers, (entry.size, &sum))?;
     let (offset, length) = asked.unwrap_or((0, entry.size));
 
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(QUEUE);
