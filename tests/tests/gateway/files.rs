@@ -397,6 +397,11 @@ async fn a_folder_goes_up_as_one_tar_and_comes_down_as_one() {
     assert_eq!(answer.headers()["content-type"], "application/x-tar");
     let archive = answer.bytes().await.unwrap();
     tar(&["-C", down.to_str().unwrap(), "-xf", "-"], &archive);
+    let text = String::from_utf8_lossy(&archive);
+    for (name, content) in &expected {
+        let told = format!("82 SRCHAT.sha256={}\n", sum(content));
+        assert!(text.contains(&told), "the tar tells the SHA-256 of {name}");
+    }
     for (name, content) in &expected {
         let here = std::fs::read(down.join("a folder").join(name)).unwrap();
         assert_eq!(&here, content, "{name}");

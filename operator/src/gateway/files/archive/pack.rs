@@ -1,6 +1,7 @@
 //! Down: a tar of the files, small ones read ahead of their turn.
 
 use std::io;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use http::{HeaderValue, Response, header};
@@ -15,9 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{AT_ONCE, Ask, SMALL};
 use crate::gateway::body::Answer;
 use crate::gateway::files::transfer::{NO_PROGRESS, QUEUE, Queue};
-use crate::gateway::files::{FileName, refusal, walk};
+use crate::gateway::files::{FileName, Ledger, refusal, sum, walk};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::sessions::Admitted;
+use crate::gateway::tunnel::Tunnel;
 use crate::metrics::{self, ByteLabels, Direction};
 use crate::ssh::{Entry, Range, Sftp};
 
@@ -51,10 +53,11 @@ pub(in crate::gateway::files) async fn pack(
     let revoked = admitted.known.revoked.clone();
     let failed = sender.clone();
     let packing = AbortOnDropHandle::new(tokio::spawn(async move {
-        let _until_the_end = (in_use, admitted);
+        let _until_the_end = in_use;
         let bytes: u64 = files.iter().map(|(_, entry)| entry.size).sum();
+        let about = (&tunnel, &*admitted.session.files);
         let packed = tokio::select! {
-            packed = write(&sftp, files, Queue(PollSender::new(sender))) => packed,
+            packed = write(&sftp, about, files, Queue(PollSender::new(sender))) => packed,
             () = revoked.cancelled() => Err(io::Error::other("the token was revoked")),
         };
         match packed {
@@ -82,22 +85,30 @@ pub(in crate::gateway::files) async fn pack(
     Ok(answer)
 }
 
-async fn write(sftp: &Sftp, files: Vec<(String, Entry)>, queue: Queue) -> io::Result<()> {
+async fn write(
+    sftp: &Sftp,
+    (tunnel, ledger): (&Arc<Tunnel>, &Ledger),
+    files: Vec<(String, Entry)>,
+    queue: Queue,
+) -> io::Result<()> {
     // One that ends the archive by itself when it is dropped would end a broken one as well.
     let mut archive = Builder::new_non_terminated(queue);
     let mut ahead = futures::stream::iter(files)
         .map(|(path, entry)| async move {
-            let small = entry.size <= SMALL;
-            let bytes = if small {
-                Some(read(sftp, &path, entry.size).await?)
+            let read = if entry.size <= SMALL {
+                let (bytes, sum) = read(sftp, &path, entry.size).await?;
+                (Some(bytes), sum)
             } else {
-                None
+                let sum = sum(tunnel, ledger, &path, &entry).await;
+                let sum = sum.map_err(|_refusal| io::Error::other("a file could not be summed"))?;
+                (None, sum)
             };
-            Ok::<_, io::Error>((path, entry, bytes))
+            Ok::<_, io::Error>((path, entry, read))
         })
         .buffered(AT_ONCE);
     while let Some(file) = ahead.next().await {
-        let (path, entry, bytes) = file?;
+        let (path, entry, (bytes, sum)) = file?;
+        append_sum(&mut archive, &sum).await?;
         let mut head = Header::new_gnu();
         head.set_entry_type(EntryType::Regular);
         head.set_mode(0o600);
@@ -124,14 +135,50 @@ async fn write(sftp: &Sftp, files: Vec<(String, Entry)>, queue: Queue) -> io::Re
     archive.finish().await
 }
 
-async fn read(sftp: &Sftp, path: &str, size: u64) -> io::Result<Vec<u8>> {
+/// Tells the SHA-256 of the file that follows, in a pax header: programs that do not know it pass over it.
+async fn append_sum(archive: &mut Builder<Queue>, sum: &str) -> io::Result<()> {
+    let record = pax_record("SRCHAT.sha256", sum);
+    let mut head = Header::new_ustar();
+    head.set_entry_type(EntryType::XHeader);
+    head.set_mode(0o600);
+    head.set_size(record.len() as u64);
+    archive
+        .append_data(&mut head, "sha256", record.as_bytes())
+        .await
+}
+
+/// `LENGTH NAME=VALUE\n`, where the length counts its own digits too.
+fn pax_record(name: &str, value: &str) -> String {
+    let rest = format!(" {name}={value}\n");
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    format!("{length}{rest}")
+}
+
+/// A small file, and the SHA-256 of what came.
+async fn read(sftp: &Sftp, path: &str, size: u64) -> io::Result<(Vec<u8>, String)> {
     let range = Range {
         offset: 0,
         length: Some(size),
     };
     let mut bytes = Vec::new();
-    sftp.read(path, range, &mut bytes, NO_PROGRESS)
-        .await
-        .map_err(io::Error::other)?;
-    Ok(bytes)
+    let moved = sftp.read(path, range, &mut bytes, NO_PROGRESS).await;
+    let moved = moved.map_err(io::Error::other)?;
+    Ok((bytes, moved.sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pax_record_counts_its_own_length() {
+        assert_eq!(pax_record("a", "b"), "6 a=b\n");
+        let record = pax_record("SRCHAT.sha256", &"0".repeat(64));
+        assert!(record.starts_with("82 ") && record.len() == 82, "{record}");
+        let edge = pax_record("a", &"b".repeat(94));
+        assert_eq!(edge.split(' ').next(), Some(&*edge.len().to_string()));
+    }
 }
