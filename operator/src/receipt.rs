@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
+use srchat_crds::status::CostSource;
 use srchat_crds::{Dollars, LABEL_MANAGED_BY, LABEL_SESSION, LABEL_UID, MANAGED_BY};
 
 use crate::installation::Installation;
@@ -37,8 +38,8 @@ pub struct Receipt {
     pub absent: u64,
     /// Dollars, all pods together.
     pub cost: Dollars,
-    /// Where `cost` comes from: `Estimated` is price times time.
-    pub cost_source: String,
+    /// Where `cost` comes from: the provider's bill, when that is whole for every pod; else price times time, on the safe side.
+    pub cost_source: CostSource,
 }
 
 /// The session of a receipt.
@@ -80,6 +81,8 @@ pub struct Pod {
     pub gone: Option<String>,
     /// Dollars.
     pub cost: Dollars,
+    /// Where that comes from.
+    pub cost_source: CostSource,
 }
 
 /// What became of the data on a pod.
@@ -178,7 +181,7 @@ mod tests {
             refused: 0,
             absent: 0,
             cost: Dollars::default(),
-            cost_source: "Estimated".into(),
+            cost_source: CostSource::Estimated,
         }
     }
 

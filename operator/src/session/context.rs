@@ -1,6 +1,6 @@
 //! What every session's controller shares: the API server, the provider, the Hub, the installation. Settings are fixed at the start.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use super::decide::Verdict;
 use super::ledger::store::{Ledgers, Stored};
-use super::observe::{BootSeen, Door, Gap, Glance, HostSeen, NoAccount, PlanSeen, PodsSeen};
+use super::observe::{
+    BillSeen, BootSeen, Door, Gap, Glance, HostSeen, NoAccount, PlanSeen, PodsSeen,
+};
 use crate::host::deploy::Accepted;
 use crate::hub::Hub;
 use crate::installation::Installation;
@@ -96,6 +98,7 @@ pub(crate) struct Memory {
     pub boot: Option<BootSeen>,
     pub host: Option<HostSeen>,
     pub glance: Option<Glance>,
+    pub bills: BTreeMap<PodId, BillSeen>,
     pub line: Option<(PodId, Connection)>,
     /// The log of a pod that boots, as it is being written; closed at the pin.
     pub log: Option<(PodId, LogStream)>,

@@ -6,6 +6,7 @@
     reason = "a decision is the value that every step is about, not an error"
 )]
 
+mod bills;
 mod books;
 mod ending;
 mod limits;
@@ -80,6 +81,13 @@ pub enum Look {
     Glance {
         /// Which.
         pod: PodId,
+    },
+    /// What the provider bills for a pod.
+    Bill {
+        /// Which.
+        pod: PodId,
+        /// From when on.
+        since: Timestamp,
     },
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use srchat_crds::Dollars;
+use srchat_crds::status::CostSource;
 
 use crate::host::{BootId, Medium};
 use crate::plan::{OfferKey, Plan};
@@ -31,6 +32,8 @@ pub const SEND_WINDOW: Duration = Duration::from_secs(60);
 pub const QUIET: Duration = Duration::from_secs(60);
 /// Between two observations that together prove an absence.
 pub const PROOF_INTERVAL: Duration = Duration::from_secs(10);
+/// A bill of so many percent of price times time is that of the whole time: clocks differ by seconds, and prices are rounded.
+const BILLED_WHOLE: u32 = 95;
 /// After which a record that says TERMINATED at no cost, and stays in lists, counts as absent.
 pub const LINGER: Duration = Duration::from_secs(600);
 
@@ -244,6 +247,21 @@ pub struct PodRecord {
     /// The end of it.
     #[serde(default)]
     pub gone: Option<Gone>,
+    /// What the provider has billed for it, as it said last.
+    #[serde(default)]
+    pub bill: Option<Bill>,
+}
+
+/// What the provider has billed for a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bill {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// All of it: compute and disk.
+    pub total: Dollars,
+    /// The end of the last period in it; `None`: there is none yet.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
 }
 
 /// The identity that a host showed in its own log, under the nonce of its attempt.
@@ -445,13 +463,36 @@ impl PodRecord {
         self.gone.is_none() && self.doom.is_none()
     }
 
-    /// What it has cost by `now`: billed until it was first proved absent, to be on the safe side.
+    /// What it has cost by `now`, for limits: until it was first proved absent, and not less than what is billed, to be on the
+    /// safe side.
     pub fn cost(&self, now: Timestamp) -> Dollars {
         let end = match &self.gone {
             Some(gone) => self.proofs.first().copied().unwrap_or(gone.at),
             None => now,
         };
-        self.hourly.for_hours_of(span(self.created, end))
+        let billed = self
+            .bill
+            .as_ref()
+            .map(|bill| bill.total)
+            .unwrap_or_default();
+        self.hourly
+            .for_hours_of(span(self.created, end))
+            .max(billed)
+    }
+
+    /// What the provider has billed for the whole of it. `None` as long as it may be billed on, or bills are behind: the periods
+    /// of a bill are hours, and when the last of them is complete is not said. It is taken to be when its end is past, or when it
+    /// holds what the pod's whole time comes to.
+    pub fn billed(&self) -> Option<Dollars> {
+        let gone = self.gone.filter(|gone| gone.how == GoneHow::Proved)?;
+        let Bill { at, total, until } = self.bill.as_ref()?;
+        let end = self.deleted.unwrap_or(gone.at);
+        let past = until
+            .as_ref()
+            .is_some_and(|until| *until >= end && until <= at);
+        let whole = self.hourly.for_hours_of(span(self.created, end));
+        let holds = until.is_some() && *total >= whole.percent(BILLED_WHOLE);
+        (past || holds).then_some(*total)
     }
 }
 
@@ -543,6 +584,18 @@ impl Ledger {
     /// What the session has cost by `now`, over all its runs: an estimate on the safe side.
     pub fn spent(&self, now: Timestamp) -> Dollars {
         self.pods.iter().map(|pod| pod.cost(now)).sum()
+    }
+
+    /// What the session has cost by `now`, for people, and where that comes from: billed only when every pod's bill is whole.
+    pub fn account(&self, now: Timestamp) -> (Dollars, CostSource) {
+        let known = |pod: &PodRecord| pod.billed().unwrap_or_else(|| pod.cost(now));
+        let all = !self.pods.is_empty() && self.pods.iter().all(|pod| pod.billed().is_some());
+        let source = if all {
+            CostSource::Billed
+        } else {
+            CostSource::Estimated
+        };
+        (self.pods.iter().map(known).sum(), source)
     }
 
     /// What it costs an hour now.

@@ -2,6 +2,7 @@
 
 pub(crate) mod read;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use srchat_crds::{Dollars, status};
 use crate::host::{BootId, Medium};
 pub use crate::lease::Gap;
 use crate::plan::{OfferKey, Plan};
-use crate::provider::{Address, Fingerprint, PodId, PodStatus};
+use crate::provider::{Address, Billed, Fingerprint, PodId, PodStatus};
 use crate::ssh::HostKey;
 
 use super::ledger::Ledger;
@@ -39,6 +40,8 @@ pub struct Observation {
     pub host: Option<HostSeen>,
     /// The last single look at a pod.
     pub glance: Option<Glance>,
+    /// What the provider was last heard to bill, by pod, or that it could not be asked.
+    pub bills: BTreeMap<PodId, BillSeen>,
 }
 
 /// A session's own words, parsed.
@@ -385,6 +388,15 @@ pub struct Glance {
     pub account: Fingerprint,
     /// The answer.
     pub found: Result<Found, Unread>,
+}
+
+/// An answer about a bill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BillSeen {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// The answer.
+    pub found: Result<Billed, Unread>,
 }
 
 /// What one look at one pod found.

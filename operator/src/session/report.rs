@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use srchat_crds::conditions::Wiped;
 use srchat_crds::status::{
-    self, ChatSessionStatus, Cost, CostSource, EndReason as ShownEnd, Endpoint, ExpiryReason,
-    Instance, SecretName, Stage, Startup, Teardown,
+    self, ChatSessionStatus, Cost, EndReason as ShownEnd, Endpoint, ExpiryReason, Instance,
+    SecretName, Stage, Startup, Teardown,
 };
 use srchat_crds::{Dollars, LABEL_SESSION, PUBLISHED_SUFFIX, Size};
 
@@ -100,7 +100,10 @@ pub fn status(facts: Facts<'_>) -> ChatSessionStatus {
     if due {
         shown.cost = fresh.map(|fresh| match &previous.cost {
             // The same sum is not a new one because its time is later.
-            Some(before) if before.hourly == fresh.hourly && before.accrued == fresh.accrued => {
+            Some(before)
+                if (before.hourly, before.accrued, before.source)
+                    == (fresh.hourly, fresh.accrued, fresh.source) =>
+            {
                 before.clone()
             }
             Some(_) | None => fresh,
@@ -288,13 +291,14 @@ pub(super) fn shown_wipe(result: WipeResult) -> Wiped {
 }
 
 fn cost(ledger: &Ledger, now: &Time) -> Cost {
+    let (spent, source) = ledger.account(now.0);
     // Whole cents, rounded up: more digits would only pretend.
-    let cents = ledger.spent(now.0).as_micros().div_ceil(10_000);
+    let cents = spent.as_micros().div_ceil(10_000);
     let accrued = Dollars::cents(u32::try_from(cents).unwrap_or(u32::MAX));
     Cost {
         hourly: ledger.hourly(),
         accrued,
-        source: CostSource::Estimated,
+        source,
         as_of: now.clone(),
     }
 }
@@ -306,8 +310,10 @@ fn stepped(session: &Session, before: Option<&Cost>, fresh: &Cost) -> bool {
         .total
         .unwrap_or_else(|| limits.hourly.for_hours_of(limits.lifetime));
     let step = most.percent(SPENT_PERCENT).as_micros().max(1);
-    before
-        .is_none_or(|before| before.accrued.as_micros() / step != fresh.accrued.as_micros() / step)
+    before.is_none_or(|before| {
+        before.source != fresh.source
+            || before.accrued.as_micros() / step != fresh.accrued.as_micros() / step
+    })
 }
 
 /// Keeps progress that has hardly moved.

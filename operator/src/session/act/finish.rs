@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Preconditions};
 use srchat_crds::FINALIZER;
+use srchat_crds::status::CostSource;
 
 use super::super::context::Memory;
 use super::super::ledger::{Change, GoneHow, Ledger, PodRecord};
@@ -114,6 +115,7 @@ pub(super) async fn discard(pass: &Pass<'_>) -> Result<(), Failure> {
 
 /// What a ledger amounts to.
 pub(crate) fn account(ledger: &Ledger, now: Timestamp) -> Receipt {
+    let (cost, source) = ledger.account(now);
     Receipt {
         version: receipt::VERSION,
         installation: ledger.installation.clone(),
@@ -126,8 +128,8 @@ pub(crate) fn account(ledger: &Ledger, now: Timestamp) -> Receipt {
         pods: ledger.pods.iter().map(|pod| of_pod(pod, now)).collect(),
         refused: ledger.folded.refused,
         absent: ledger.folded.absent,
-        cost: ledger.spent(now),
-        cost_source: "Estimated".to_owned(),
+        cost,
+        cost_source: source,
     }
 }
 
@@ -151,6 +153,10 @@ fn of_pod(pod: &PodRecord, now: Timestamp) -> receipt::Pod {
             GoneHow::Proved => "Proved".to_owned(),
             GoneHow::Abandoned => "Abandoned".to_owned(),
         }),
-        cost: pod.cost(now),
+        cost: pod.billed().unwrap_or_else(|| pod.cost(now)),
+        cost_source: match pod.billed() {
+            Some(_) => CostSource::Billed,
+            None => CostSource::Estimated,
+        },
     }
 }

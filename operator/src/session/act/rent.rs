@@ -230,6 +230,7 @@ fn record(attempt: &Attempt, pod: &Pod) -> PodRecord {
         deleted_last: None,
         proofs: Vec::new(),
         gone: None,
+        bill: None,
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::ledger::{
     Attempt, Change, Doom, FellBack, LeftOut, PROOF_INTERVAL, PodRecord, QUIET, Why,
 };
 use super::super::observe::{BootSaid, EngineSeen, FailedAt, Found, Gap, List, SeenPod, Trouble};
-use super::{Action, Decision, Look, Or, RETRY, Verdict, View};
+use super::{Action, Decision, Look, Or, RETRY, Verdict, View, bills};
 
 /// How long an offer whose pod cost more than it said is left out.
 const DRIFT_PAUSE: Duration = Duration::from_secs(3600);
@@ -33,10 +33,11 @@ pub(super) fn keep(view: &View<'_>) -> Or {
         alive(view, list)?;
     }
     sentence(view)?;
-    lost(view)
+    lost(view)?;
+    bills::keep(view)
 }
 
-fn note(view: &View<'_>, change: Change) -> Decision {
+pub(super) fn note(view: &View<'_>, change: Change) -> Decision {
     let verdict = if view.wanted() {
         Verdict::Booting
     } else {
@@ -161,6 +162,7 @@ fn adopted(attempt: &Attempt, pod: &SeenPod, list: &List) -> PodRecord {
         deleted_last: None,
         proofs: Vec::new(),
         gone: None,
+        bill: None,
     }
 }
 
@@ -187,6 +189,7 @@ fn stray(view: &View<'_>, pod: &SeenPod, list: &List, why: Why) -> PodRecord {
         deleted_last: None,
         proofs: Vec::new(),
         gone: None,
+        bill: None,
     }
 }
 

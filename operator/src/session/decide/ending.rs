@@ -8,6 +8,7 @@ use super::super::ledger::{
     Attempt, Change, LINGER, Outcome, PROOF_INTERVAL, PodRecord, Why, Wipe, WipeResult, span,
 };
 use super::super::observe::{Found, List, RouteSeen, Trouble};
+use super::bills::{self, Later};
 use super::books::dead;
 use super::{Action, Decision, Ending, Look, Or, RETRY, Verdict, View};
 use crate::provider::PodStatus;
@@ -200,6 +201,10 @@ fn prove(view: &View<'_>, record: &PodRecord) -> Result<Decision, Decision> {
             Verdict::Ending(Ending::AccountUnknown),
         ));
     }
+    // Between its two proofs there is time to ask for its bill.
+    if let Some(look) = bills::first(view, record).filter(|_| !record.proofs.is_empty()) {
+        return Ok(Decision::look(look, verdict));
+    }
     let base = record.proofs.last().map_or(deleted_last, |last| {
         deleted_last.max(*last + PROOF_INTERVAL)
     });
@@ -324,6 +329,10 @@ fn resolve(view: &View<'_>, attempt: &Attempt) -> Result<Decision, Decision> {
 fn finish(view: &View<'_>) -> Result<Decision, Decision> {
     let verdict = Verdict::Ending(Ending::Finishing);
     if view.ledger.tried() && view.ledger.receipted.is_none() {
+        let mut unasked = view.ledger.pods.iter();
+        if let Some(look) = unasked.find_map(|record| bills::first(view, record)) {
+            return Ok(Decision::look(look, verdict));
+        }
         return Ok(Decision::act(Action::Receipt, verdict));
     }
     // Pods of ours in it would have been found by the books, and be open now. Where nothing was ever tried, the want of a key
@@ -340,8 +349,20 @@ fn finish(view: &View<'_>) -> Result<Decision, Decision> {
     Ok(Decision::act(Action::Release, verdict))
 }
 
-/// Paused or ended, and nothing is left of the run.
+/// Paused or ended, and nothing is left of the run but bills that are late.
 fn quiet(view: &View<'_>) -> Decision {
+    let resting = resting(view);
+    if !resting.idle() {
+        return resting;
+    }
+    match bills::later(view) {
+        Some(Later::Now(look)) => Decision::look(look, resting.verdict),
+        Some(Later::At(at)) => resting.by(Some(at)),
+        None => resting,
+    }
+}
+
+fn resting(view: &View<'_>) -> Decision {
     if let Some(decision) = view
         .seen
         .session

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,17 +12,17 @@ use srchat_crds::session::Quantization;
 
 use super::super::ledger::{
     Attempt, Change, Ledger, Outcome, Owner, PodRecord, Refusal, RefusedWhy, SEND_WINDOW, Wipe,
-    WipeResult,
+    WipeResult, span,
 };
 use super::super::observe::{
-    BootSaid, BootSeen, Door, EngineSeen, FailedAt, Found, Gap, Glance, HostSeen, House,
+    BillSeen, BootSaid, BootSeen, Door, EngineSeen, FailedAt, Found, Gap, Glance, HostSeen, House,
     LedgerSeen, Limits, List, NoAccount, Observation, PlanAnswer, PlanSeen, PodsSeen, Proposal,
     Published, RouteSeen, SeenPod, Session, Trouble, Unread, UnreadWhy, Visit,
 };
 use super::{Action, Bill, Decision, Expiry, Look, Verdict, decide};
 use crate::host::{BootId, Medium, Stage};
 use crate::plan::{Fallback, Memory, OfferKey, Plan};
-use crate::provider::{Address, Cloud, Fingerprint, PodId, PodStatus};
+use crate::provider::{Address, Billed, Cloud, Fingerprint, PodId, PodStatus};
 use crate::route::{Abilities, Engine};
 use crate::session::ledger::Keys;
 use crate::ssh::{HostKey, KeyPair};
@@ -107,6 +107,8 @@ pub(crate) struct World {
     /// Hosts answer nobody.
     pub mute: bool,
     pub broken: Broken,
+    /// Before this the provider has billed nothing.
+    pub bills_from: Option<Timestamp>,
     pub no_account: Option<NoAccount>,
     pub created: u32,
     pub history: Vec<(Timestamp, Step)>,
@@ -115,6 +117,7 @@ pub(crate) struct World {
     boot: Option<BootSeen>,
     host: Option<HostSeen>,
     glance: Option<Glance>,
+    bills: BTreeMap<PodId, BillSeen>,
     serial: u32,
 }
 
@@ -283,6 +286,7 @@ pub(crate) fn record(n: u32, attempt: u64, created: Timestamp) -> PodRecord {
         deleted_last: None,
         proofs: Vec::new(),
         gone: None,
+        bill: None,
     }
 }
 
@@ -326,6 +330,7 @@ impl World {
             last_use: None,
             mute: false,
             broken: Broken::None,
+            bills_from: None,
             no_account: None,
             created: 0,
             history: Vec::new(),
@@ -334,6 +339,7 @@ impl World {
             boot: None,
             host: None,
             glance: None,
+            bills: BTreeMap::new(),
             serial: 100,
         }
     }
@@ -381,6 +387,7 @@ impl World {
             boot: self.boot.clone(),
             host: self.host.clone(),
             glance: self.glance.clone(),
+            bills: self.bills.clone(),
         }
     }
 
@@ -571,6 +578,14 @@ impl World {
                 });
             }
             Look::Visit { pod, deadline } => self.visit(&pod, deadline),
+            Look::Bill { pod, since } => {
+                let found = match self.fails() {
+                    Some(unread) => Err(unread),
+                    None => Ok(self.billed(since)),
+                };
+                let at = self.now;
+                self.bills.insert(pod, BillSeen { at, found });
+            }
             Look::Glance { pod } => {
                 let found = match self.fails() {
                     Some(unread) => Err(unread),
@@ -947,6 +962,20 @@ impl World {
         }
     }
 
+    /// Nothing until bills are out, and then what the pod's time comes to.
+    fn billed(&self, since: Timestamp) -> Billed {
+        if self.bills_from.is_some_and(|from| self.now < from) {
+            return Billed {
+                total: Dollars::ZERO,
+                until: None,
+            };
+        }
+        Billed {
+            total: Dollars::cents(49).for_hours_of(span(since, self.now)),
+            until: Some(self.now + Duration::from_secs(600)),
+        }
+    }
+
     /// The engine of the plan in force.
     fn engine(&self) -> Engine {
         let plan = self.ledger.as_ref().and_then(|ledger| ledger.plan.as_ref());
@@ -960,5 +989,6 @@ impl World {
         self.boot = None;
         self.host = None;
         self.glance = None;
+        self.bills.clear();
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use srchat_crds::Dollars;
 
 use super::{
-    Attempt, Doom, EndReason, Ended, FellBack, Fingerprint, Gone, GoneHow, Ledger, LeftOut,
+    Attempt, Bill, Doom, EndReason, Ended, FellBack, Fingerprint, Gone, GoneHow, Ledger, LeftOut,
     Outcome, PROOF_INTERVAL, Pin, Plan, PodId, PodRecord, Refusal, Run, Served, Why, Wipe,
     pod_name,
 };
@@ -140,6 +140,13 @@ pub enum Change {
         /// When it was made.
         at: Timestamp,
     },
+    /// The provider has said what it bills for a pod.
+    Billed {
+        /// Which.
+        pod: PodId,
+        /// What it said.
+        bill: Bill,
+    },
     /// A pod is seen alive after all: whatever was proved is void.
     Alive {
         /// Which.
@@ -242,6 +249,7 @@ impl Ledger {
                 pod.deleted_last = Some(at);
             }),
             Change::Proved { pod, began, at } => self.on(&pod, |pod| pod.proved(began, at)),
+            Change::Billed { pod, bill } => self.on(&pod, |pod| pod.bill = Some(bill)),
             Change::Alive { pod } => self.on(&pod, |pod| {
                 pod.proofs.clear();
                 pod.gone = None;

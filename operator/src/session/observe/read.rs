@@ -61,6 +61,7 @@ pub(crate) async fn observe(
         boot: memory.boot.clone(),
         host: memory.host.clone(),
         glance: memory.glance.clone(),
+        bills: memory.bills.clone(),
     };
     Ok((seen, stored))
 }
@@ -117,6 +118,10 @@ pub(crate) async fn look(
             memory.host = Some(visited);
         }
         Look::Glance { pod } => memory.glance = Some(pods::glance(context, pod).await),
+        Look::Bill { pod, since } => {
+            let bill = pods::bill(context, &pod, since).await;
+            memory.bills.insert(pod, bill);
+        }
     }
     seen.now = Timestamp::now();
     seen.house = house(context);
@@ -125,6 +130,7 @@ pub(crate) async fn look(
     seen.boot = memory.boot.clone();
     seen.host = memory.host.clone();
     seen.glance = memory.glance.clone();
+    seen.bills = memory.bills.clone();
 }
 
 /// `host:port`, as [`Address`] writes it.

@@ -121,6 +121,7 @@ fn of_change(change: &Change, ledger: Option<&Ledger>) -> Vec<(Event, String)> {
         | Change::Missing { .. }
         | Change::Wiped { .. }
         | Change::Deleted { .. }
+        | Change::Billed { .. }
         | Change::Alive { .. }
         | Change::Receipted { .. } => Vec::new(),
     }

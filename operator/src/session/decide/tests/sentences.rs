@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use srchat_crds::Dollars;
+use srchat_crds::status::CostSource;
 
 use super::super::world::{
     Broken, Create, World, account, attempt, boot_id, host_key, pod_id, real, record, start,
@@ -11,7 +12,7 @@ use super::super::world::{
 use super::super::{Action, Blocked, Ending, Verdict, decide};
 use crate::provider::{Fingerprint, PodStatus};
 use crate::route::Engine;
-use crate::session::ledger::{Change, EndReason, GoneHow, Outcome, Pin, Why, WipeResult};
+use crate::session::ledger::{Change, EndReason, GoneHow, Outcome, Pin, Why, WipeResult, span};
 use crate::session::observe::{
     EngineSeen, FailedAt, Gap, LedgerSeen, NoAccount, Observation, RouteSeen,
 };
@@ -740,4 +741,88 @@ fn weights_that_do_not_arrive_and_engines_that_served_are_no_reason_for_another_
     );
     seen.host = weights;
     assert_eq!(doomed(&seen), Some(Why::EngineFailed));
+}
+
+fn source(world: &World) -> (Dollars, CostSource) {
+    world.ledger.as_ref().unwrap().account(world.now)
+}
+
+#[test]
+fn a_pod_that_is_gone_is_accounted_as_it_was_billed_and_asked_about_once() {
+    let mut world = serving();
+    world.now += seconds(3600);
+    assert_eq!(source(&world).1, CostSource::Estimated, "it is billed on");
+    world.session.replicas = 0;
+    assert_eq!(world.settle(), Verdict::Paused);
+    let (cost, from) = source(&world);
+    assert_eq!(from, CostSource::Billed);
+    assert_eq!(Some(cost), only_pod(&world).billed());
+    assert_eq!(done(&world, "look Bill"), 1);
+    assert!(
+        when(&world, "look Bill") < when(&world, "Note(Billed") && done(&world, "Note(Billed") == 1,
+    );
+}
+
+#[test]
+fn a_bill_that_cannot_be_had_holds_no_end_up() {
+    let end = |late| {
+        let mut world = serving();
+        world.bills_from = late;
+        world.session.deleting = true;
+        let from = world.now;
+        assert_eq!(world.settle(), Verdict::Finished);
+        assert_eq!(done(&world, "look Bill"), 1, "\n{}", world.story());
+        span(from, world.now)
+    };
+    let late = end(Some(Timestamp::MAX));
+    assert!(late < end(None) + seconds(1), "{late:?}");
+
+    let mut deaf = serving();
+    deaf.session.deleting = true;
+    for _ in 0..200 {
+        if done(&deaf, "Note(Proved") == 1 && done(&deaf, "look Bill") == 0 {
+            deaf.outage = 1;
+        }
+        let decision = deaf.pass();
+        if !deaf.exists {
+            break;
+        }
+        if let (true, Some(again)) = (decision.idle(), decision.again) {
+            deaf.now = deaf.now.max(again);
+        }
+    }
+    assert!(!deaf.exists, "{}", deaf.story());
+    assert_eq!(done(&deaf, "look Bill"), 1);
+}
+
+#[test]
+fn a_bill_that_is_late_is_asked_for_ever_more_seldom_and_after_a_day_no_more() {
+    let rest = |bills_from| {
+        let mut world = serving();
+        world.bills_from = Some(bills_from);
+        world.session.replicas = 0;
+        let mut asked = 0;
+        for _ in 0..200 {
+            let decision = world.pass();
+            asked = done(&world, "look Bill");
+            if decision.idle() {
+                match decision.again {
+                    None => break,
+                    Some(again) => world.now = world.now.max(again),
+                }
+            }
+        }
+        assert!(
+            world.now < start() + seconds(26 * 3600),
+            "it rests at last\n{}",
+            world.story()
+        );
+        (asked, source(&world).1)
+    };
+    let (asked, from) = rest(start() + seconds(7200));
+    assert!((3..8).contains(&asked), "{asked}");
+    assert_eq!(from, CostSource::Billed);
+    let (asked, from) = rest(Timestamp::MAX);
+    assert!((5..12).contains(&asked), "{asked}");
+    assert_eq!(from, CostSource::Estimated);
 }

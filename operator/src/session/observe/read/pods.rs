@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use srchat_crds::Dollars;
+use tokio::time::timeout;
 
 use super::super::super::context::{Context, Memory};
 use super::super::super::ledger::Ledger;
-use super::super::{Found, Glance, LedgerSeen, List, Observation, SeenPod, Unread, UnreadWhy};
+use super::super::{
+    BillSeen, Found, Glance, LedgerSeen, List, Observation, SeenPod, Unread, UnreadWhy,
+};
 use crate::ours;
 use crate::provider::{Error, Fingerprint, Pod, PodId, PodStatus, Snapshot};
 
@@ -15,6 +18,8 @@ use crate::provider::{Error, Fingerprint, Pod, PodId, PodStatus, Snapshot};
 const AGAIN: Duration = Duration::from_secs(5);
 /// While the key is not accepted nobody but a person can help.
 const AGAIN_UNAUTHORIZED: Duration = Duration::from_secs(60);
+/// An end waits for its bill for so long: it has ten seconds between its two proofs anyway.
+const BILL: Duration = Duration::from_secs(5);
 
 /// A complete list begun after a moment; why there is none is a value as well.
 pub(super) async fn list(
@@ -89,9 +94,7 @@ fn attempt_of(context: &Context, ledger: &Ledger, pod: &Pod) -> Option<u64> {
 pub(super) async fn glance(context: &Context, pod: PodId) -> Glance {
     let began = Timestamp::now();
     let Some(provider) = context.snapshots.provider() else {
-        let found = Err(unread(&Error::Unauthorized {
-            detail: "there is no RunPod API key".into(),
-        }));
+        let found = Err(unread(&no_key()));
         return Glance {
             pod,
             began,
@@ -113,6 +116,30 @@ pub(super) async fn glance(context: &Context, pod: PodId) -> Glance {
         began,
         account,
         found,
+    }
+}
+
+/// What a pod was billed since it was made. Nothing waits for long for this.
+pub(super) async fn bill(context: &Context, pod: &PodId, since: Timestamp) -> BillSeen {
+    let at = Timestamp::now();
+    let asked = match context.snapshots.provider() {
+        None => Err(no_key()),
+        Some(provider) => match timeout(BILL, provider.billing(pod, since)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Unavailable {
+                detail: "no bill in time".into(),
+            }),
+        },
+    };
+    BillSeen {
+        at,
+        found: asked.map_err(|error| unread(&error)),
+    }
+}
+
+fn no_key() -> Error {
+    Error::Unauthorized {
+        detail: "there is no RunPod API key".into(),
     }
 }
 
