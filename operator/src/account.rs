@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::metrics::ProviderCalls;
 use crate::provider::Error;
 use crate::provider::runpod::{Key, NotAKey, RunPod};
 use crate::provider::snapshot::Snapshots;
@@ -39,6 +40,7 @@ pub(crate) async fn watch(
     namespace: String,
     base: String,
     snapshots: Arc<Snapshots>,
+    calls: ProviderCalls,
     said: watch::Sender<Option<NoAccount>>,
 ) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
@@ -65,7 +67,7 @@ pub(crate) async fn watch(
             continue;
         };
         let given = found.is_some();
-        let state = take(found, &base, &snapshots).await;
+        let state = take(found, (&base, &calls), &snapshots).await;
         refused = state.is_some() && given;
         said.send_if_modified(|before| {
             std::mem::replace(before, state) != state || state.is_none()
@@ -76,7 +78,7 @@ pub(crate) async fn watch(
 /// Puts a key to use, if it is one and is accepted.
 async fn take(
     found: Option<Result<Key, NotAKey>>,
-    base: &str,
+    (base, calls): (&str, &ProviderCalls),
     snapshots: &Snapshots,
 ) -> Option<NoAccount> {
     let key = match found {
@@ -98,7 +100,7 @@ async fn take(
         return None;
     }
     let provider = match RunPod::new(base, key) {
-        Ok(provider) => provider,
+        Ok(provider) => provider.counting(calls),
         Err(error) => {
             tracing::error!(%error, "no client for the provider");
             return Some(NoAccount::Refused);

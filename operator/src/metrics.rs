@@ -1,7 +1,7 @@
 //! What `/metrics` shows. Names follow OpenTelemetry's GenAI conventions where those have one. Labels are closed enums only: never a
 //! session's name, a prompt, a token or a file's name.
 
-use std::sync::atomic::AtomicU64;
+mod controller;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
+pub use controller::{Controller, OutcomeLabels, ProviderCalls, Standing, StateLabels};
 pub use prometheus_client::registry::Registry;
 
 /// What a request asks for (`gen_ai.operation.name`, and what is ours).
@@ -221,75 +222,6 @@ impl Gateway {
             "srchat_gateway_unauthorized",
             "Requests refused for their token",
             metrics.unauthorized.clone(),
-        );
-        metrics
-    }
-}
-
-/// How a reconcile, or a call to the provider, went.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabels {
-    /// A closed word of ours: the name of an action, a call or an error's kind.
-    pub outcome: &'static str,
-}
-
-/// What the controller counts.
-#[derive(Clone, Debug)]
-pub struct Controller {
-    /// Sessions by the reason of their `Ready` condition.
-    pub sessions: Family<OutcomeLabels, Gauge>,
-    /// Passes, by the action taken.
-    pub passes: Family<OutcomeLabels, Counter>,
-    /// Calls to the provider, by how they ended.
-    pub provider_calls: Family<OutcomeLabels, Counter>,
-    /// What is being spent now, over all sessions.
-    pub hourly_dollars: Gauge<f64, AtomicU64>,
-    /// Pods of ours that no session owns, as the last sweep saw them.
-    pub orphans: Gauge,
-    /// Sessions whose end makes no progress: somebody should look.
-    pub stuck: Gauge,
-}
-
-impl Controller {
-    /// Registers everything.
-    pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            sessions: Family::default(),
-            passes: Family::default(),
-            provider_calls: Family::default(),
-            hourly_dollars: Gauge::default(),
-            orphans: Gauge::default(),
-            stuck: Gauge::default(),
-        };
-        registry.register(
-            "srchat_sessions",
-            "Sessions by the reason of Ready",
-            metrics.sessions.clone(),
-        );
-        registry.register(
-            "srchat_passes",
-            "Reconciliations by the action taken",
-            metrics.passes.clone(),
-        );
-        registry.register(
-            "srchat_provider_calls",
-            "Calls to the provider by how they ended",
-            metrics.provider_calls.clone(),
-        );
-        registry.register(
-            "srchat_hourly_dollars",
-            "What is being spent now",
-            metrics.hourly_dollars.clone(),
-        );
-        registry.register(
-            "srchat_orphans",
-            "Pods of ours that no session owns",
-            metrics.orphans.clone(),
-        );
-        registry.register(
-            "srchat_stuck",
-            "Sessions whose end makes no progress",
-            metrics.stuck.clone(),
         );
         metrics
     }

@@ -413,6 +413,24 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The kind's name, for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound => "NotFound",
+            Self::NoCapacity { .. } => "NoCapacity",
+            Self::Unauthorized { .. } => "Unauthorized",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::InsufficientBalance { .. } => "InsufficientBalance",
+            Self::RateLimited { .. } => "RateLimited",
+            Self::Rejected { .. } => "Rejected",
+            Self::Conflict { .. } => "Conflict",
+            Self::Ambiguous { .. } => "Ambiguous",
+            Self::Unavailable { .. } => "Unavailable",
+        }
+    }
+}
+
 /// How far a refusal reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {

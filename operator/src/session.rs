@@ -5,6 +5,7 @@ pub mod context;
 pub mod decide;
 pub mod ledger;
 pub mod observe;
+pub mod progress;
 pub mod report;
 mod run;
 
@@ -15,14 +16,17 @@ use jiff::Timestamp;
 use kube::runtime::controller::Action as Next;
 use kube::{Api, ResourceExt as _};
 use srchat_crds::ChatSession;
+use srchat_crds::conditions::{Type, find};
 use srchat_crds::status::ChatSessionStatus;
 
+use crate::metrics::Standing;
 use act::{Failure, Pass, act};
 use context::{Context, Memory};
 use decide::{Decision, decide};
 use ledger::Ledger;
 use ledger::store::Stored;
 use observe::{LedgerSeen, Observation, read};
+use progress::Progress;
 
 pub use run::{Stopped, run};
 
@@ -90,6 +94,8 @@ async fn passes(
             source,
         })?;
         let decision = settle(context, &session, memory, &mut seen).await;
+        let still = progress::look(&mut memory.progress, &seen, &decision);
+        let decision = decision.noticing(still, seen.now);
         if worth_telling(&decision, memory) {
             let told = report(context, &session, memory, (&seen, &decision, None)).await;
             session.status = Some(told.map_err(|source| Unlearned {
@@ -246,9 +252,11 @@ async fn report(
         .front
         .endpoint(&seen.session.namespace, &seen.session.name);
     let written = memory.written;
+    let still = memory.progress.as_ref().and_then(Progress::still);
     let facts = report::Facts {
         seen,
         decision,
+        stuck: progress::stuck(still, seen.now),
         trouble,
         endpoint: &endpoint,
         previous: &previous,
@@ -256,6 +264,18 @@ async fn report(
     };
     let status = report::status(facts);
     memory.said = Some(decision.verdict.clone());
+    context.metrics.stands(
+        &seen.session.uid,
+        Standing {
+            state: find(&status.conditions, Type::Ready)
+                .map(|ready| ready.reason.clone())
+                .unwrap_or_default(),
+            hourly: ledger_of(&seen.ledger)
+                .map(Ledger::hourly)
+                .unwrap_or_default(),
+            stuck: facts.stuck.is_some(),
+        },
+    );
     if report::publish::status(context, session, &status).await? {
         memory.written = Some(seen.now);
         let events = report::events::of_conditions(&previous.conditions, &status.conditions);

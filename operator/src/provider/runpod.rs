@@ -29,6 +29,7 @@ pub use self::{
     key::{Key, NotAKey},
     logs::LogStream,
 };
+use crate::metrics::{OutcomeLabels, ProviderCalls};
 use crate::provider::{
     Billed, Cloud, Error, Fingerprint, LogLine, NewPod, Offer, Pod, PodId, Snapshot,
 };
@@ -93,6 +94,7 @@ struct Inner {
     pooled: Client,
     budget: Mutex<Budget>,
     logs: OpenLogs,
+    calls: ProviderCalls,
 }
 
 /// Why no client could be made.
@@ -134,7 +136,20 @@ impl RunPod {
             pooled,
             budget: Mutex::default(),
             logs: OpenLogs::default(),
+            calls: ProviderCalls::default(),
         })))
+    }
+
+    /// Counts its calls there. Those of clones that exist already go on being counted where they were.
+    #[must_use]
+    pub fn counting(self, calls: &ProviderCalls) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner {
+                calls: calls.clone(),
+                ..inner
+            })),
+            Err(shared) => Self(shared),
+        }
     }
 
     /// Which key this asks with.
@@ -274,8 +289,8 @@ impl RunPod {
             .query(&[("source", "container"), ("tail", &tail)]);
         let response = timeout(logs::HEAD, self.respond(Act::Read, request)).await;
         let response =
-            response.unwrap_or_else(|_| Err(answer::lost(Act::Read, "no answer in time")))?;
-        Ok(LogStream::new(response))
+            response.unwrap_or_else(|_| Err(answer::lost(Act::Read, "no answer in time")));
+        self.counted(response).map(LogStream::new)
     }
 
     /// What can be rented in one cloud, with the stock for `count` GPUs on one machine.
@@ -363,9 +378,16 @@ impl RunPod {
             serde_json::from_slice(&body)
                 .map_err(|_| answer::unreadable(act, &wire::Unreadable("not JSON")))
         };
-        timeout(limit, whole)
+        let ended = timeout(limit, whole)
             .await
-            .unwrap_or_else(|_| Err(answer::lost(act, "no answer in time")))
+            .unwrap_or_else(|_| Err(answer::lost(act, "no answer in time")));
+        self.counted(ended)
+    }
+
+    fn counted<T>(&self, ended: Result<T, Error>) -> Result<T, Error> {
+        let outcome = ended.as_ref().err().map_or("Ok", Error::kind);
+        self.0.calls.get_or_create(&OutcomeLabels { outcome }).inc();
+        ended
     }
 
     /// The answer's head, when it is a success; its meaning as an error otherwise.

@@ -14,6 +14,7 @@ use super::ledger::store::{Ledgers, Stored};
 use super::observe::{
     BillSeen, BootSeen, Door, Gap, Glance, HostSeen, NoAccount, PlanSeen, PodsSeen,
 };
+use super::progress::Progress;
 use crate::host::deploy::Accepted;
 use crate::hub::Hub;
 use crate::installation::Installation;
@@ -109,6 +110,8 @@ pub(crate) struct Memory {
     pub door: Option<Door>,
     /// What the last report was about.
     pub said: Option<Verdict>,
+    /// Whether it moves.
+    pub progress: Option<Progress>,
     pub failures: u32,
     pub written: Option<Timestamp>,
 }
@@ -131,6 +134,7 @@ impl Context {
     }
 
     pub(super) fn forget(&self, uid: &str) {
+        self.metrics.retain(|other| other != uid);
         self.memories
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -307,6 +307,15 @@ impl Decision {
         self.look.is_none() && self.action.is_none()
     }
 
+    /// The same, but looking again when it has stood still for too long, so that this shows.
+    pub fn noticing(self, still: Option<Timestamp>, now: Timestamp) -> Self {
+        let due = still.map(|since| since + super::progress::STILL);
+        match due.filter(|due| self.idle() && *due > now) {
+            Some(due) => self.by(Some(due)),
+            None => self,
+        }
+    }
+
     /// The same, but looking again at `until` at the latest.
     fn by(mut self, until: Option<Timestamp>) -> Self {
         self.again = [self.again, until].into_iter().flatten().min();

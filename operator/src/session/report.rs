@@ -43,6 +43,8 @@ pub struct Facts<'a> {
     pub seen: &'a Observation,
     /// What was decided.
     pub decision: &'a Decision,
+    /// Since when nothing about the session has changed although it is not at rest, when that is too long.
+    pub stuck: Option<Timestamp>,
     /// What went wrong in doing it.
     pub trouble: Option<&'a Setback>,
     /// The base URL of the endpoint.
@@ -58,6 +60,7 @@ pub fn status(facts: Facts<'_>) -> ChatSessionStatus {
     let Facts {
         seen,
         decision,
+        stuck,
         trouble: _,
         endpoint,
         previous,
@@ -89,6 +92,7 @@ pub fn status(facts: Facts<'_>) -> ChatSessionStatus {
         teardown: ledger.and_then(|ledger| teardown(session, ledger)),
         conditions: conditions.project(&previous.conditions, session.generation, &now),
     };
+    conditions::say_stuck(&mut shown.conditions, stuck);
     hold_progress(&facts, &mut shown);
     let fresh = ledger
         .filter(|ledger| ledger.tried())

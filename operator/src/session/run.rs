@@ -114,7 +114,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
         hub: Hub::new(args.hub_url.as_str().trim_end_matches('/')).map_err(Stopped::Hub)?,
         gap,
         settings: settings(&args),
-        metrics: counted,
+        metrics: counted.clone(),
         places: Mutex::default(),
         memories: Mutex::default(),
         offers: tokio::sync::Mutex::default(),
@@ -131,6 +131,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
         namespace.clone(),
         args.runpod_url.to_string(),
         Arc::clone(&snapshots),
+        counted.provider_calls.clone(),
         account_said,
     );
     let leasing = keep_lease(client.clone(), namespace, gap_said);

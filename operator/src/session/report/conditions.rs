@@ -1,8 +1,10 @@
 //! The nine conditions of a session. Their sentences hold nothing that changes by itself, so that a session at rest is not written.
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use srchat_crds::conditions::{
     Conditions, EndpointPublished, HostTrusted, Life, ModelServed, Planned, Provisioned,
-    Terminated, Verdict as Says, Wiped, WithinLimits,
+    Terminated, Type, Verdict as Says, Wiped, WithinLimits, find,
 };
 
 use super::super::decide::{Blocked, Ending, Near, Verdict, idle_due};
@@ -36,6 +38,35 @@ pub fn of(facts: &Facts<'_>, ledger: Option<&Ledger>) -> Conditions {
         says.terminated = terminated(facts, pod);
     }
     says
+}
+
+/// How the message of a condition begins when nothing has changed for too long.
+pub const STUCK: &str = "No progress since ";
+
+/// Says so where people look first: in `Ready`, or where that holds all the same, in `Terminated`, since then something is left
+/// that does not end.
+pub fn say_stuck(conditions: &mut [Condition], stuck: Option<Timestamp>) {
+    let Some(since) = stuck else {
+        return;
+    };
+    let ready = find(conditions, Type::Ready).is_some_and(|ready| ready.status == "True");
+    let type_ = if ready { Type::Terminated } else { Type::Ready };
+    let shown = conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == type_.as_str());
+    if let Some(shown) = shown {
+        // Whole seconds, which people read; the moment itself never changes while this is said.
+        let since = since.strftime("%H:%M:%SZ");
+        shown.message = format!("{STUCK}{since}. {}", shown.message);
+    }
+}
+
+/// Whether one of these says so.
+pub fn says_stuck(conditions: &[Condition]) -> Option<&str> {
+    let mut messages = conditions
+        .iter()
+        .map(|condition| condition.message.as_str());
+    messages.find(|message| message.starts_with(STUCK))
 }
 
 fn life(seen: &Observation, ledger: Option<&Ledger>) -> Life {

@@ -6,6 +6,7 @@ use srchat_crds::events::Event;
 
 use super::super::decide::Action;
 use super::super::ledger::{Change, Ledger, Outcome, PROOF_INTERVAL, Why, WipeResult};
+use super::conditions::says_stuck;
 
 /// What an action did, as far as people are told of it.
 pub fn of_action(action: &Action, ledger: Option<&Ledger>) -> Vec<(Event, String)> {
@@ -202,6 +203,9 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<(Event, S
                     .unwrap_or_default(),
             ));
         }
+    }
+    if let (None, Some(message)) = (says_stuck(before), says_stuck(after)) {
+        events.push((Event::NoProgress, message.to_owned()));
     }
     let near = |conditions: &[Condition]| {
         find(conditions, Type::WithinLimits)
