@@ -1,7 +1,12 @@
 //! What the command line can say: clap types and nothing else.
 
+pub mod values;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use srchat_crds::Span;
 use std::path::PathBuf;
+use std::time::Duration;
+use values::{duration, span};
 
 /// Chat with a private model on a GPU that exists only for you.
 #[derive(Debug, Parser)]
@@ -17,6 +22,7 @@ pub struct Arguments {
 
 /// Flags that every verb takes. The first three mean what they mean to kubectl.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Path of the kubeconfig file
     #[arg(long, global = true, value_name = "FILE")]
@@ -62,14 +68,30 @@ pub enum Command {
     Attach(Attach),
     /// Ask one question and print the answer
     Ask(Ask),
-    /// Copy a file to or from a session (NAME:path is remote)
-    Cp(Copy),
     /// List sessions, what they cost and why one is not ready
     Ls(List),
     /// Show one session in full
     Status(Status),
+    /// Show the end of the model server's log
+    Logs(Logs),
+    /// Copy files to or from a session (NAME:path is remote)
+    Cp(Copy),
+    /// List or remove the files of a session
+    #[command(subcommand)]
+    Files(Files),
+    /// End what a session rents and keep its name, URL and token
+    Pause(Named),
+    /// Rent again for a session that is paused or has ended
+    Resume(Named),
+    /// Let a session live longer
+    Extend(Extend),
     /// End a session: wipe the host, terminate the pod, prove that it is gone
     Rm(Remove),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(Man),
 }
 
 /// `srchat attach`.
@@ -81,7 +103,7 @@ pub struct Attach {
     pub prompt: Option<String>,
     /// How long to wait for the model to be served, such as 30s or 20m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub wait: Option<std::time::Duration>,
+    pub wait: Option<Duration>,
 }
 
 /// `srchat ask`.
@@ -114,6 +136,34 @@ pub struct Ask {
     pub json: bool,
 }
 
+/// `srchat ls`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// In every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+/// `srchat status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The session; may be left out when there is only one
+    pub name: Option<String>,
+}
+
+/// `srchat logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The session; may be left out when there is only one
+    pub name: Option<String>,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many lines from the end
+    #[arg(long, value_name = "LINES", default_value_t = 200)]
+    pub tail: u32,
+}
+
 /// `srchat cp`.
 #[derive(Debug, Args)]
 pub struct Copy {
@@ -126,56 +176,63 @@ pub struct Copy {
     pub force: bool,
 }
 
-/// `srchat ls`.
-#[derive(Debug, Args)]
-pub struct List {
-    /// In every namespace
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
+/// `srchat files`.
+#[derive(Debug, Subcommand)]
+pub enum Files {
+    /// List the files of a session
+    Ls {
+        /// The session, or NAME:folder; may be left out when there is only one
+        place: Option<String>,
+    },
+    /// Remove files of a session
+    Rm {
+        /// NAME:path; a path that ends with a slash removes a whole folder, `*`, `?` and `[a-z]` match names
+        #[arg(required = true, value_name = "NAME:PATH")]
+        paths: Vec<String>,
+    },
 }
 
-/// `srchat status`.
+/// A verb that takes a session and nothing else.
 #[derive(Debug, Args)]
-pub struct Status {
+pub struct Named {
     /// The session
     pub name: String,
+}
+
+/// `srchat extend`.
+#[derive(Debug, Args)]
+pub struct Extend {
+    /// The session
+    pub name: String,
+    /// By how much, such as 30m or 2h
+    #[arg(value_name = "DURATION", value_parser = span)]
+    pub by: Span,
 }
 
 /// `srchat rm`.
 #[derive(Debug, Args)]
 pub struct Remove {
-    /// The session
-    pub name: String,
+    /// The sessions
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
     /// Follow the end until the pod is proved gone
     #[arg(long)]
     pub wait: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
-/// Parses Go-style durations: `90s`, `20m`, `1h30m`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 90s, 20m or 1h30m");
-    let mut seconds = 0_u64;
-    let mut digits = String::new();
-    for c in text.chars() {
-        let unit = match c {
-            '0'..='9' => {
-                digits.push(c);
-                continue;
-            }
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(wrong()),
-        };
-        let count: u64 = digits.parse().map_err(|_| wrong())?;
-        seconds = count
-            .checked_mul(unit)
-            .and_then(|part| seconds.checked_add(part))
-            .ok_or_else(wrong)?;
-        digits.clear();
-    }
-    if !digits.is_empty() || text.is_empty() {
-        return Err(wrong());
-    }
-    Ok(std::time::Duration::from_secs(seconds))
+/// `srchat completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `srchat man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Where the pages go; made where it does not exist
+    pub folder: PathBuf,
 }

@@ -76,9 +76,19 @@ impl Cluster {
         let names = self.names().await?;
         Err(match near(name, &names) {
             Some(other) => failure.hint(format!("did you mean {other}?")),
-            None if names.is_empty() => failure.hint("`kubectl apply` a ChatSession first"),
+            None if names.is_empty() => {
+                failure.hint("`srchat run MODEL` makes one; -n chooses another namespace")
+            }
             None => failure.hint(format!("there are: {}", names.join(", "))),
         })
+    }
+
+    /// The session that was named, else the only one there is.
+    pub async fn named_or_only(&self, name: Option<String>) -> Result<String, Failure> {
+        match name {
+            Some(name) => Ok(name),
+            None => self.only().await,
+        }
     }
 
     /// The only session of the namespace, for those who name none.
@@ -95,7 +105,7 @@ impl Cluster {
                 Code::NotFound,
                 format!("there is no session in namespace {}", self.namespace),
             )
-            .hint("`kubectl apply` a ChatSession first; -n chooses another namespace")),
+            .hint("`srchat run MODEL` makes one; -n chooses another namespace")),
         }
     }
 

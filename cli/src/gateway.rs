@@ -1,9 +1,11 @@
-//! The HTTP client of one session's endpoint: chat, files.
+//! The HTTP client of one session's endpoint: chat, logs, files.
+
+mod files;
+
+pub use files::{List, Listed, Part, sha256_of};
 
 use crate::failure::{Code, Failure, chain};
-use bytes::Bytes;
-use futures::Stream;
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, header};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::time::Duration;
@@ -82,64 +84,48 @@ impl Gateway {
         .await
     }
 
-    /// Opens a remote file for reading from `offset` on.
-    pub async fn download(&self, path: &str, offset: u64) -> Result<Response, Failure> {
-        let mut request = self.http.get(self.file(path)?);
-        if offset > 0 {
-            request = request.header(header::RANGE, format!("bytes={offset}-"));
-        }
-        self.send(request).await
+    /// Opens the end of the model server's log; with `follow` it goes on for as long as the session serves.
+    pub async fn logs(&self, tail: u32, follow: bool) -> Result<Response, Failure> {
+        let tail = tail.to_string();
+        let follow = if follow { "true" } else { "false" };
+        let asked = [("tail", tail.as_str()), ("follow", follow)];
+        let url = self.beside("logs")?;
+        self.send(self.http.get(url).query(&asked)).await
     }
 
-    /// Writes a remote file; the gateway keeps it only when its SHA-256 is the given one.
-    pub async fn upload(
-        &self,
-        path: &str,
-        (length, sha256): (u64, &str),
-        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-    ) -> Result<(), Failure> {
-        let request = self
-            .http
-            .put(self.file(path)?)
-            .header(header::CONTENT_LENGTH, length)
-            .header("x-content-sha256", sha256)
-            .body(reqwest::Body::wrap_stream(body));
-        self.send(request).await.map(|_| ())
-    }
-
-    fn file(&self, path: &str) -> Result<reqwest::Url, Failure> {
+    /// What stands beside `/v1` in the session's own URL.
+    fn beside(&self, path: &str) -> Result<reqwest::Url, Failure> {
         let session = self
             .base_url
             .strip_suffix("/v1")
             .ok_or_else(|| bad_url(&self.base_url))?;
-        let mut url = parse(session)?;
-        url.path_segments_mut()
-            .map_err(|()| bad_url(&self.base_url))?
-            .push("files")
-            .extend(path.split('/'));
-        Ok(url)
+        parse(&format!("{session}/{path}"))
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let answer = request
+    /// The session's name, for hints.
+    fn name(&self) -> &str {
+        let session = self.base_url.trim_end_matches("/v1");
+        session.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Sends a request with the session's token; any status is an answer.
+    async fn exchange(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request
             .bearer_auth(self.key.expose_secret())
             .send()
             .await
-            .map_err(|e| unreachable(&e))?;
+            .map_err(|e| unreachable(self.name(), &e))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let answer = self.exchange(request).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }
         let status = answer.status();
         let body = answer.bytes().await.unwrap_or_default();
-        Err(refused(status, &body))
+        Err(refused(self.name(), status, &body))
     }
-}
-
-/// SHA-256 of the file that an answer describes, 64 hex digits.
-pub fn sha256_of(answer: &Response) -> Option<String> {
-    let text = answer.headers().get("x-content-sha256")?.to_str().ok()?;
-    (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| text.to_ascii_lowercase())
 }
 
 fn parse(url: &str) -> Result<reqwest::Url, Failure> {
@@ -153,7 +139,7 @@ fn bad_url(url: &str) -> Failure {
     )
 }
 
-fn unreachable(error: &reqwest::Error) -> Failure {
+fn unreachable(name: &str, error: &reqwest::Error) -> Failure {
     if error.is_body() {
         return Failure::new(Code::Transfer, chain(error));
     }
@@ -161,7 +147,9 @@ fn unreachable(error: &reqwest::Error) -> Failure {
         Code::NotReady,
         format!("the gateway cannot be reached: {}", chain(error)),
     )
-    .hint("`srchat status NAME` shows the endpoint; is the gateway running?")
+    .hint(format!(
+        "`srchat status {name}` shows the endpoint, `srchat doctor` whether the gateway runs"
+    ))
 }
 
 /// A connection that broke while the answer was read.
@@ -170,21 +158,26 @@ pub fn broken(error: &reqwest::Error) -> Failure {
         Code::Model,
         format!("the answer broke off: {}", chain(error)),
     )
-    .hint("ask again; `srchat status NAME` shows whether the session still runs")
+    .hint("ask again; `srchat ls` shows whether the session still runs")
 }
 
 /// The gateway's errors have OpenAI's shape: `{"error":{"message",..}}`.
-fn refused(status: StatusCode, body: &[u8]) -> Failure {
+fn refused(name: &str, status: StatusCode, body: &[u8]) -> Failure {
     let said = serde_json::from_slice::<Value>(body)
         .ok()
         .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()));
-    let message = said.unwrap_or_else(|| format!("the gateway answered {status}"));
+    let message = said.map_or_else(
+        || format!("the gateway answered {status}"),
+        |said| said.trim_end_matches('.').to_owned(),
+    );
     let code = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Code::NotAllowed,
         StatusCode::NOT_FOUND => Code::NotFound,
         StatusCode::SERVICE_UNAVAILABLE => Code::NotReady,
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Code::Model,
-        StatusCode::INSUFFICIENT_STORAGE | StatusCode::CONFLICT => Code::Transfer,
+        StatusCode::INSUFFICIENT_STORAGE
+        | StatusCode::CONFLICT
+        | StatusCode::UNPROCESSABLE_ENTITY => Code::Transfer,
         _ => Code::Error,
     };
     let failure = Failure::new(code, message);
@@ -192,7 +185,9 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         Code::NotAllowed => failure.hint(
             "the session's token has changed or the session has ended: read its Secret again",
         ),
-        Code::NotReady => failure.hint("`srchat attach NAME --wait 20m` waits for it"),
+        Code::NotReady => failure.hint(format!(
+            "`srchat status {name}` says how far it is; `srchat attach {name} --wait 20m` waits for it"
+        )),
         _ => failure,
     }
 }
@@ -202,7 +197,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn gateway(local: Option<u16>) -> Gateway {
+    pub(super) fn gateway(local: Option<u16>) -> Gateway {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let endpoint = Endpoint {
             base_url: "https://chat.example:8443/team/qwen/v1/".into(),
@@ -213,13 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_name_cannot_leave_the_files_of_its_session() {
-        let url = gateway(None).file("a b/../c?d#e").unwrap();
-        assert!(
-            url.as_str()
-                .starts_with("https://chat.example:8443/team/qwen/files/")
-        );
-        assert_eq!((url.query(), url.fragment()), (None, None));
+    fn hints_name_the_session() {
+        assert_eq!(gateway(None).name(), "qwen");
     }
 
     #[test]
@@ -234,14 +224,14 @@ mod tests {
     fn the_gateways_own_words_reach_the_person() {
         let body =
             br#"{"error":{"message":"the model is loading","type":"x","param":null,"code":"x"}}"#;
-        let failure = refused(StatusCode::SERVICE_UNAVAILABLE, body);
+        let failure = refused("qwen", StatusCode::SERVICE_UNAVAILABLE, body);
         assert_eq!(failure.message, "the model is loading");
         assert_eq!(failure.code, Code::NotReady);
     }
 
     #[test]
     fn an_answer_that_is_not_json_is_still_a_sentence() {
-        let failure = refused(StatusCode::BAD_GATEWAY, b"<html>");
+        let failure = refused("qwen", StatusCode::BAD_GATEWAY, b"<html>");
         assert_eq!(failure.message, "the gateway answered 502 Bad Gateway");
         assert_eq!(failure.code, Code::Model);
     }

@@ -4,9 +4,12 @@ mod args;
 mod chat;
 mod cluster;
 mod commands;
+mod confirm;
 mod failure;
 mod gateway;
+mod place;
 mod print;
+mod ready;
 mod session;
 mod transfer;
 
@@ -32,6 +35,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
+    // What needs no cluster needs no runtime either.
+    match &arguments.command {
+        Command::Completions(args) => return commands::documents::completions(args, print),
+        Command::Man(args) => return commands::documents::man(args),
+        _ => {}
+    }
     // One provider of cryptography for every TLS connection; a second call in one process changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,25 +55,38 @@ fn run(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
 }
 
 async fn obey(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
-    let output = arguments.global.output;
-    let cluster = cluster::Cluster::connect(&arguments.global).await?;
-    let chats = matches!(arguments.command, Command::Attach(_));
-    let act = async {
-        match arguments.command {
-            Command::Attach(args) => commands::attach::attach(&cluster, args, print).await,
-            Command::Ask(args) => commands::ask::ask(&cluster, args, print).await,
-            Command::Cp(args) => commands::cp::cp(&cluster, args, output, print).await,
-            Command::Ls(args) => commands::ls::ls(&cluster, args, output, print).await,
-            Command::Status(args) => commands::status::status(&cluster, args, output, print).await,
-            Command::Rm(args) => commands::rm::rm(&cluster, args, print).await,
-        }
-    };
     // The chat gives Ctrl-C a meaning of its own: it stops the answer.
+    let chats = matches!(arguments.command, Command::Attach(_));
+    let act = act(arguments, print);
     if chats {
         return act.await;
     }
     tokio::select! {
         outcome = act => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Failure::silent(Code::Interrupted)),
+        _ = tokio::signal::ctrl_c() => {
+            print.clear_progress();
+            Err(Failure::silent(Code::Interrupted))
+        }
+    }
+}
+
+async fn act(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
+    let output = arguments.global.output;
+    let cluster = cluster::Cluster::connect(&arguments.global).await?;
+    let cluster = &cluster;
+    match arguments.command {
+        Command::Attach(args) => commands::attach::attach(cluster, args, print).await,
+        Command::Ask(args) => commands::ask::ask(cluster, args, print).await,
+        Command::Ls(args) => commands::ls::ls(cluster, args, output, print).await,
+        Command::Status(args) => commands::status::status(cluster, args, output, print).await,
+        Command::Logs(args) => commands::logs::logs(cluster, args, print).await,
+        Command::Cp(args) => commands::cp::cp(cluster, args, output, print).await,
+        Command::Files(args) => commands::files::files(cluster, args, output, print).await,
+        Command::Pause(args) => commands::pause::pause(cluster, args, output, print).await,
+        Command::Resume(args) => commands::pause::resume(cluster, args, output, print).await,
+        Command::Extend(args) => commands::extend::extend(cluster, args, output, print).await,
+        Command::Rm(args) => commands::rm::rm(cluster, args, print).await,
+        Command::Completions(args) => commands::documents::completions(&args, print),
+        Command::Man(args) => commands::documents::man(&args),
     }
 }

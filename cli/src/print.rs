@@ -3,7 +3,9 @@
 use crate::chat::markdown::printable;
 use crate::failure::{Code, Failure};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
+use unicode_width::UnicodeWidthChar as _;
 
 /// Where we print and how.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct Printer {
     colour: bool,
     /// Stderr is a terminal: one line of progress may be rewritten.
     live: bool,
+    /// The locale takes UTF-8; where it does not, our own signs are spelled in ASCII.
+    utf8: bool,
 }
 
 impl Printer {
@@ -25,7 +29,13 @@ impl Printer {
             terminal: io::stdout().is_terminal(),
             colour,
             live,
+            utf8: takes_utf8(|name| std::env::var(name).ok()),
         }
+    }
+
+    /// Whether somebody can be asked something: stdin and stderr are a terminal.
+    pub fn can_ask(&self) -> bool {
+        self.live && io::stdin().is_terminal()
     }
 
     /// Whether Markdown is rendered: on a terminal that takes colours.
@@ -61,7 +71,7 @@ impl Printer {
 
     /// One line of data.
     pub fn line(&self, text: &str) -> Result<(), Failure> {
-        self.foreign(&format!("{text}\n"))
+        self.foreign(&format!("{}\n", self.spelled(text)))
     }
 
     /// One line of JSON.
@@ -78,14 +88,26 @@ impl Printer {
     /// A word to the person, on stderr.
     pub fn note(&self, text: &str) {
         self.clear_progress();
-        let _ = writeln!(io::stderr(), "{}", clean(text));
+        let _ = writeln!(io::stderr(), "{}", clean(&self.spelled(text)));
     }
 
-    /// A line that the next one replaces. Where lines cannot be replaced, nothing.
+    /// A question, on stderr, with the cursor left behind it.
+    pub fn question(&self, text: &str) {
+        self.clear_progress();
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{} ", clean(&self.spelled(text))).and_then(|()| err.flush());
+    }
+
+    /// A line that the next one replaces, cut to the terminal's width: a line that wrapped could not be replaced.
+    /// Where lines cannot be replaced, nothing.
     pub fn progress(&self, text: &str) {
         if self.live {
+            let width = terminal_size::terminal_size_of(io::stderr())
+                .map_or(80, |(width, _)| usize::from(width.0));
+            let text = clean(&self.spelled(text));
             let mut err = io::stderr().lock();
-            let _ = write!(err, "\r\x1b[K{}", clean(text)).and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[K{}", fit(&text, width.saturating_sub(1)))
+                .and_then(|()| err.flush());
         }
     }
 
@@ -106,9 +128,10 @@ impl Printer {
         };
         self.clear_progress();
         let mut err = io::stderr().lock();
-        let _ = writeln!(err, "{red}error:{reset} {}", clean(&failure.message));
+        let message = clean(&self.spelled(&failure.message));
+        let _ = writeln!(err, "{red}error:{reset} {message}");
         if let Some(hint) = &failure.hint {
-            let _ = writeln!(err, "{cyan}hint:{reset} {}", clean(hint));
+            let _ = writeln!(err, "{cyan}hint:{reset} {}", clean(&self.spelled(hint)));
         }
     }
 
@@ -116,6 +139,59 @@ impl Printer {
     pub fn is_live(&self) -> bool {
         self.live
     }
+}
+
+impl Printer {
+    /// Our own signs as the terminal can show them.
+    fn spelled<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.utf8 || text.is_ascii() {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(in_ascii(text))
+        }
+    }
+}
+
+/// The locale's say, as POSIX has it: the first of these that is set. None set is a bare container, whose terminal
+/// takes UTF-8 as a rule.
+fn takes_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| variable(name).filter(|value| !value.is_empty()));
+    set.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+/// The signs that we use ourselves, in ASCII. Names and answers keep their letters.
+fn in_ascii(text: &str) -> String {
+    let mut spelled = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '·' | '–' => spelled.push('-'),
+            '•' => spelled.push('*'),
+            '×' => spelled.push('x'),
+            '…' => spelled.push_str("..."),
+            '→' => spelled.push_str("->"),
+            '✓' => spelled.push_str("ok"),
+            '✗' => spelled.push_str("no"),
+            c => spelled.push(c),
+        }
+    }
+    spelled
+}
+
+/// The beginning of a text that takes at most so many columns.
+fn fit(text: &str, columns: usize) -> &str {
+    let mut taken = 0;
+    for (at, c) in text.char_indices() {
+        taken += c.width().unwrap_or(0);
+        if taken > columns {
+            return &text[..at];
+        }
+    }
+    text
 }
 
 /// Foreign text without what could steer a terminal.
@@ -132,5 +208,37 @@ fn closed(error: io::Error) -> Failure {
             Code::Error,
             format!("could not write to standard output: {error}"),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_progress_fits_the_narrowest_terminal() {
+        assert_eq!(fit("Downloading 63 %", 11), "Downloading");
+        assert_eq!(fit("模型 a", 3), "模");
+        assert_eq!(fit("short", 80), "short");
+        assert_eq!(fit("any", 0), "");
+    }
+
+    #[test]
+    fn the_first_locale_that_is_set_says_whether_there_is_utf8() {
+        let of = |pairs: &'static [(&str, &str)]| {
+            takes_utf8(move |name| {
+                let found = pairs.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert!(of(&[]));
+        assert!(of(&[("LANG", "de_DE.utf8")]));
+        assert!(!of(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
+        assert!(of(&[("LC_ALL", ""), ("LANG", "en_US.UTF-8")]));
+    }
+
+    #[test]
+    fn without_utf8_our_own_signs_are_ascii() {
+        assert_eq!(in_ascii("2 × L4 · 63 %…"), "2 x L4 - 63 %...");
     }
 }

@@ -40,11 +40,12 @@ pub enum Readiness {
 }
 
 /// Reads the readiness off a session.
-pub fn readiness(session: &ChatSession) -> Readiness {
+pub fn readiness(session: &ChatSession, now: Timestamp) -> Readiness {
     let name = name(session);
-    if session.metadata.deletion_timestamp.is_some() {
-        let failure = Failure::new(Code::NotReady, format!("session {name} is being deleted"));
-        return Readiness::Stuck(failure);
+    if let Some(since) = &session.metadata.deletion_timestamp {
+        let since = distance(since, now);
+        let message = format!("session {name} is being deleted, for {since} already");
+        return Readiness::Stuck(Failure::new(Code::NotReady, message));
     }
     let Some(ready) = session.condition(Type::Ready) else {
         return Readiness::Coming("waiting for the operator".into());
@@ -52,31 +53,36 @@ pub fn readiness(session: &ChatSession) -> Readiness {
     if ready.status == "True" && ready.observed_generation == session.metadata.generation {
         return Readiness::Ready;
     }
-    match final_word(name, ready) {
+    // What is said of an older spec says nothing of this one.
+    if status(session).observed_generation < session.metadata.generation {
+        return Readiness::Coming("waiting for the operator".into());
+    }
+    match final_word(name, ready, now) {
         Some(failure) => Readiness::Stuck(failure),
         None => Readiness::Coming(progress(session, ready)),
     }
 }
 
 /// Reasons that no waiting cures, each with the way out.
-fn final_word(name: &str, ready: &Condition) -> Option<Failure> {
+fn final_word(name: &str, ready: &Condition, now: Timestamp) -> Option<Failure> {
     let hint = match ready.reason.as_str() {
-        "Paused" => format!("`kubectl scale chat {name} --replicas=1` rents again"),
-        "Ended" => format!("scale {name} to 0 and then to 1 to start another run"),
+        "Paused" => format!("`srchat resume {name}` rents again"),
+        "Ended" => format!("`srchat resume {name}` starts another run"),
         "ModelNotFound" | "UnsupportedModel" => "delete the session and name another model".into(),
         "GatedModel" => "accept the model's licence and set spec.modelTokenSecretRef".into(),
         "NoFittingGPU" => "relax spec.gpu, or choose a smaller or quantized model".into(),
         "OverPrice" => "raise spec.limits.maxHourlyCost".into(),
         "StartupTooLong" => "raise spec.limits.startup".into(),
         "ProviderUnauthorized" => {
-            "the operator's provider key is missing or refused: see the Secret srchat-provider"
-                .into()
+            "`srchat login` gives the operator a key that RunPod accepts".into()
         }
         "InsufficientBalance" => "the provider's account has no balance: top it up".into(),
         "SecretNameTaken" => format!("a Secret {name}-chat that is not ours is in the way"),
         _ => return None,
     };
-    let message = format!("session {name} is not ready: {}", ready.message);
+    let since = distance(&ready.last_transition_time, now);
+    let why = ready.message.trim_end_matches('.');
+    let message = format!("session {name} is not ready, for {since} now: {why}");
     Some(Failure::new(Code::NotReady, message).hint(hint))
 }
 
@@ -94,6 +100,31 @@ fn progress(session: &ChatSession, ready: &Condition) -> String {
         line.push_str(&format!("  ·  ${} so far", cost.accrued));
     }
     line
+}
+
+/// How long starting has taken, and how long it will: what the operator expects, and by how much it was wrong.
+pub fn pace(session: &ChatSession, now: Timestamp) -> Option<String> {
+    let status = status(session);
+    let created = status.instance.as_ref().map(|pod| &pod.created_time);
+    let since = created.or(session.metadata.creation_timestamp.as_ref())?;
+    let elapsed = distance(since, now);
+    let expected = status
+        .startup
+        .and_then(|startup| startup.estimated_ready_time);
+    Some(match expected.map(|time| time.0.duration_since(now)) {
+        None => elapsed,
+        Some(left) => format!("{elapsed}, {}", remaining(left)),
+    })
+}
+
+fn remaining(left: SignedDuration) -> String {
+    let minutes = left.unsigned_abs().as_secs().div_ceil(60);
+    match (left.is_positive(), minutes) {
+        (true, 0 | 1) => "less than a minute left".to_owned(),
+        (true, minutes) => format!("about {minutes} min left"),
+        (false, 0 | 1) => "any moment now".to_owned(),
+        (false, minutes) => format!("{minutes} min longer than expected"),
+    }
 }
 
 fn stage(startup: &Startup) -> String {
@@ -220,12 +251,36 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn now() -> Timestamp {
+        "2026-11-23T12:05:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_said_of_an_older_spec_is_not_the_last_word() {
+        let mut session = session("Paused", "False");
+        session.metadata.generation = Some(3);
+        assert!(matches!(readiness(&session, now()), Readiness::Coming(_)));
+    }
+
+    #[test]
+    fn an_estimate_that_was_wrong_is_said_to_be_wrong() {
+        let said = [200, 59, -20, -200].map(|left| remaining(SignedDuration::from_secs(left)));
+        let expected = [
+            "about 4 min left",
+            "less than a minute left",
+            "any moment now",
+            "4 min longer than expected",
+        ];
+        assert_eq!(said, expected);
+    }
+
     fn session(reason: &str, truth: &str) -> ChatSession {
         serde_json::from_value(json!({
             "apiVersion": "srchat.dev/v1alpha1", "kind": "ChatSession",
             "metadata": {"name": "qwen", "generation": 2},
             "spec": {"model": "Qwen/Qwen3-8B"},
             "status": {
+                "observedGeneration": 2,
                 "startup": {"stage": "Downloading", "percent": 63, "message": "9.8 of 15.6 GiB"},
                 "conditions": [{
                     "type": "Ready", "status": truth, "reason": reason, "message": "because",
@@ -239,23 +294,24 @@ mod tests {
     #[test]
     fn a_session_is_ready_only_for_the_generation_that_was_observed() {
         let mut session = session("Serving", "True");
-        assert_eq!(readiness(&session), Readiness::Ready);
+        assert_eq!(readiness(&session, now()), Readiness::Ready);
         session.metadata.generation = Some(3);
-        assert!(matches!(readiness(&session), Readiness::Coming(_)));
+        assert!(matches!(readiness(&session, now()), Readiness::Coming(_)));
     }
 
     #[test]
     fn what_waiting_does_not_cure_is_said_at_once_with_the_way_out() {
-        let Readiness::Stuck(failure) = readiness(&session("OverPrice", "False")) else {
+        let Readiness::Stuck(failure) = readiness(&session("OverPrice", "False"), now()) else {
             panic!("a price over the cap needs somebody to act");
         };
-        assert_eq!(failure.message, "session qwen is not ready: because");
+        let said = "session qwen is not ready, for 5m0s now: because";
+        assert_eq!(failure.message, said);
         assert_eq!(failure.hint.unwrap(), "raise spec.limits.maxHourlyCost");
     }
 
     #[test]
     fn progress_has_stage_percent_and_bytes() {
-        let coming = readiness(&session("Downloading", "False"));
+        let coming = readiness(&session("Downloading", "False"), now());
         let line = "Downloading 63 %  9.8 of 15.6 GiB";
         assert_eq!(coming, Readiness::Coming(line.into()));
     }

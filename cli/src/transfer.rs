@@ -1,7 +1,7 @@
 //! Files to and from a session: checked end to end, never half a file under its final name.
 
 use crate::failure::{Code, Failure, chain};
-use crate::gateway::{Gateway, sha256_of};
+use crate::gateway::{self, Gateway, sha256_of};
 use crate::print::Printer;
 use futures::StreamExt as _;
 use reqwest::StatusCode;
@@ -57,7 +57,12 @@ pub async fn upload(
         sent += part.as_ref().map_or(0, |part| part.len() as u64);
         line.progress(&progress(&name, sent, Some(bytes), began));
     });
-    let sent = gateway.upload(remote, (bytes, &sha256), body).await;
+    let whole = gateway::Part {
+        offset: 0,
+        length: bytes,
+        sha256: &sha256,
+    };
+    let sent = gateway.upload(remote, whole, body).await;
     print.clear_progress();
     sent?;
     Ok(Moved {

@@ -28,7 +28,7 @@ pub async fn ls(
         return print.json(&list.items);
     }
     if list.items.is_empty() {
-        print.note("No sessions. `kubectl apply` a ChatSession to rent one.");
+        print.note("No sessions. `srchat run MODEL` makes one.");
         return Ok(());
     }
     let now = Timestamp::now();

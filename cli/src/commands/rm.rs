@@ -1,44 +1,77 @@
-//! `srchat rm`: end a session, and with `--wait` see it proved gone.
+//! `srchat rm`: end sessions, and with `--wait` see them proved gone.
 
 use crate::args;
 use crate::cluster::{Cluster, failed};
-use crate::failure::{Code, Failure};
+use crate::confirm;
+use crate::failure::{Code, Failure, chain};
 use crate::print::Printer;
 use crate::session;
 use futures::StreamExt as _;
 use kube::api::{DeleteParams, Preconditions};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watch_object;
+use srchat_crds::ChatSession;
 
-/// Deletes, by UID: a session that was made anew under this name meanwhile is another one.
+/// Asks where there is somebody to ask and something to lose, then deletes.
 pub async fn rm(cluster: &Cluster, args: args::Remove, print: &Printer) -> Result<(), Failure> {
-    let session = cluster.session(&args.name).await?;
-    let uid = session.metadata.uid;
+    // All names first: a typo in the last one must not be noticed after the first is gone.
+    let mut sessions = Vec::new();
+    for name in &args.names {
+        sessions.push(cluster.session(name).await?);
+    }
+    if !args.yes && print.can_ask() && sessions.iter().any(rents) {
+        let question = format!("End {} and erase what was uploaded?", args.names.join(", "));
+        if !confirm::yes(print, &question, false).await? {
+            print.note("Nothing was ended.");
+            return Ok(());
+        }
+    }
+    for session in &sessions {
+        delete(cluster, session).await?;
+        if !args.wait {
+            let name = session::name(session);
+            print.note(&format!(
+                "{name} is ending; it disappears once its pod is proved gone."
+            ));
+        }
+    }
+    if args.wait {
+        for session in &sessions {
+            follow(cluster, session, print).await?;
+        }
+    }
+    Ok(())
+}
+
+fn rents(session: &ChatSession) -> bool {
+    session.metadata.deletion_timestamp.is_none() && session::status(session).instance.is_some()
+}
+
+/// Deletes by UID: a session that was made anew under this name meanwhile is another one. One that is gone is no error.
+pub async fn delete(cluster: &Cluster, session: &ChatSession) -> Result<(), Failure> {
     let only_this = DeleteParams {
         preconditions: Some(Preconditions {
-            uid: uid.clone(),
+            uid: session.metadata.uid.clone(),
             resource_version: None,
         }),
         ..DeleteParams::default()
     };
-    let deleted = cluster.sessions().delete(&args.name, &only_this).await;
-    deleted.map_err(|e| failed("delete the session", &e))?;
-    if args.wait {
-        return follow(cluster, &args.name, uid.as_deref(), print).await;
+    let name = session::name(session);
+    match cluster.sessions().delete(name, &only_this).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(error) => Err(failed("delete the session", &error)),
     }
-    print.note(&format!(
-        "{} is ending; it disappears once its pod is proved gone.",
-        args.name
-    ));
-    Ok(())
 }
 
-async fn follow(
+/// Tells each step of the end once, until the session is gone.
+pub async fn follow(
     cluster: &Cluster,
-    name: &str,
-    uid: Option<&str>,
+    session: &ChatSession,
     print: &Printer,
 ) -> Result<(), Failure> {
-    let mut seen = std::pin::pin!(watch_object(cluster.sessions(), name));
+    let (name, uid) = (session::name(session), session.metadata.uid.as_deref());
+    let mut seen = std::pin::pin!(watch_object(cluster.sessions(), name).default_backoff());
     let mut said: Vec<String> = Vec::new();
     while let Some(event) = seen.next().await {
         match event {
@@ -55,7 +88,7 @@ async fn follow(
                 return Ok(());
             }
             // The watcher comes back by itself; the session ends with or without us.
-            Err(error) => print.progress(&format!("waiting for the API server: {error}")),
+            Err(error) => print.progress(&format!("waiting for the API server: {}", chain(&error))),
         }
     }
     Err(Failure::new(

@@ -14,7 +14,8 @@ pub async fn status(
     output: args::Output,
     print: &Printer,
 ) -> Result<(), Failure> {
-    let session = cluster.session(&args.name).await?;
+    let name = cluster.named_or_only(args.name).await?;
+    let session = cluster.session(&name).await?;
     if output == args::Output::Json {
         return print.json(&session);
     }
