@@ -1,12 +1,14 @@
 //! What the command line can say: clap types and nothing else.
 
 pub mod values;
+pub mod wishes;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use srchat_crds::Span;
 use std::path::PathBuf;
 use std::time::Duration;
 use values::{duration, span};
+pub use wishes::{Plan, Run, Wishes};
 
 /// Chat with a private model on a GPU that exists only for you.
 #[derive(Debug, Parser)]
@@ -64,10 +66,18 @@ pub enum Output {
 /// The verbs, one file of `commands/` each.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Rent a GPU for a model, chat, and end it again
+    Run(Run),
+    /// Show what a model would be rented, and what it would cost
+    Plan(Plan),
     /// Chat with a session
     Attach(Attach),
     /// Ask one question and print the answer
     Ask(Ask),
+    /// Offer a session to every tool on this machine, as plain HTTP on 127.0.0.1
+    Proxy(Proxy),
+    /// Give the operator RunPod's API key: from RUNPOD_API_KEY, from .env, or typed
+    Login,
     /// List sessions, what they cost and why one is not ready
     Ls(List),
     /// Show one session in full
@@ -87,6 +97,8 @@ pub enum Command {
     Extend(Extend),
     /// End a session: wipe the host, terminate the pod, prove that it is gone
     Rm(Remove),
+    /// Look at everything that a session stands on, and say what to do
+    Doctor,
     /// Print the completions of a shell
     Completions(Completions),
     /// Write the man pages into a folder
@@ -136,6 +148,16 @@ pub struct Ask {
     pub json: bool,
 }
 
+/// `srchat proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// The session; may be left out when there is only one
+    pub name: Option<String>,
+    /// The port to listen on; 0 takes one that is free
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+}
+
 /// `srchat ls`.
 #[derive(Debug, Args)]
 pub struct List {
@@ -167,11 +189,12 @@ pub struct Logs {
 /// `srchat cp`.
 #[derive(Debug, Args)]
 pub struct Copy {
-    /// What to copy: a local path, or NAME:path
-    pub source: String,
-    /// Where to: a local path, or NAME:path; one of the two is remote
+    /// What to copy: files and folders of this machine, or NAME:path; `*`, `?` and `[a-z]` match names
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Where to: a local path, or NAME:path; one side of the two is remote
     pub destination: String,
-    /// Replace a local file that exists
+    /// Replace files that exist
     #[arg(short, long)]
     pub force: bool,
 }

@@ -58,6 +58,11 @@ impl Cluster {
         })
     }
 
+    /// Where the operator runs.
+    pub fn system_namespace(&self) -> &str {
+        &self.system_namespace
+    }
+
     /// The sessions of our namespace.
     pub fn sessions(&self) -> Api<ChatSession> {
         Api::namespaced(self.client.clone(), &self.namespace)
@@ -160,12 +165,35 @@ pub fn failed(what: &str, error: &kube::Error) -> Failure {
             .hint("the cluster does not know you: renew your credentials"),
         kube::Error::Api(status) if status.code == 403 => Failure::new(Code::NotAllowed, text())
             .hint("ask for the role srchat-user in this namespace"),
+        kube::Error::Api(status) if status.is_invalid() => {
+            Failure::new(Code::Usage, format!("could not {what}: {}", said(status)))
+                .hint("`kubectl explain chatsession.spec` says what each field takes")
+        }
         kube::Error::Api(status) if status.code == 404 => Failure::new(
             Code::NotFound,
             "this cluster does not know ChatSession".to_owned(),
         )
         .hint("install srchat: helm install srchat charts/srchat -n srchat-system"),
         _ => Failure::new(Code::Error, text()).hint("is the cluster up? `kubectl cluster-info`"),
+    }
+}
+
+/// The rules that an object breaks, in the words of the resource, without the object itself.
+fn said(status: &kube::core::Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let rules: Vec<String> = causes
+        .map(|cause| {
+            let rule = match cause.message.strip_prefix("Invalid value: ") {
+                Some(rest) => rest.split_once("\": ").map_or(rest, |(_, rule)| rule),
+                None => &cause.message,
+            };
+            format!("{}: {rule}", cause.field)
+        })
+        .collect();
+    if rules.is_empty() {
+        status.message.clone()
+    } else {
+        rules.join("; ")
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The exit code.
     pub code: Code,
+    /// Whether the same act may succeed a moment later: a connection that was cut, a gateway that is being restarted.
+    pub passing: bool,
 }
 
 impl Failure {
@@ -41,12 +43,21 @@ impl Failure {
             message: message.into(),
             hint: None,
             code,
+            passing: false,
         }
     }
 
     /// Ends the program without a word.
     pub fn silent(code: Code) -> Self {
         Self::new(code, "")
+    }
+
+    /// The same failure, worth another try.
+    pub fn passing(self) -> Self {
+        Self {
+            passing: true,
+            ..self
+        }
     }
 
     /// The same failure with the way out.

@@ -2,12 +2,13 @@
 
 mod files;
 
-pub use files::{List, Listed, Part, sha256_of};
+pub use files::{List, Listed, Many, Part, Remote, sha256_of};
 
 use crate::failure::{Code, Failure, chain};
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
 /// A gateway answers a connect within a round trip or two; OpenAI's own clients give it as long.
@@ -93,6 +94,45 @@ impl Gateway {
         self.send(self.http.get(url).query(&asked)).await
     }
 
+    /// Passes on a request of somebody else's: a path below `/v1`, query included; any status is an answer.
+    pub async fn relay(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        headers: header::HeaderMap,
+        body: bytes::Bytes,
+    ) -> Result<Response, Failure> {
+        let url = parse(&format!("{}{path}", self.base_url))?;
+        // Dots in a path are resolved by now: it must not have left the session.
+        if !url.as_str().starts_with(&format!("{}/", self.base_url)) {
+            return Err(Failure::new(
+                Code::NotFound,
+                "There is nothing at this path.",
+            ));
+        }
+        let request = self.http.request(method, url).headers(headers).body(body);
+        self.exchange(request).await
+    }
+
+    /// Asks the gateway whether it is ready, and says where it is.
+    pub async fn ready(&self) -> Result<String, Failure> {
+        let mut url = parse(&self.base_url)?;
+        url.set_path("/readyz");
+        self.send(self.http.get(url.clone())).await?;
+        url.set_path("");
+        Ok(url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    /// A sum of the token for one purpose, 64 hex digits: the token cannot be told from it, nor one purpose from another.
+    pub fn fingerprint(&self, purpose: &str) -> String {
+        let sum = Sha256::new()
+            .chain_update(purpose)
+            .chain_update([0])
+            .chain_update(self.key.expose_secret())
+            .finalize();
+        hex::encode(sum)
+    }
+
     /// What stands beside `/v1` in the session's own URL.
     fn beside(&self, path: &str) -> Result<reqwest::Url, Failure> {
         let session = self
@@ -122,9 +162,13 @@ impl Gateway {
         if answer.status().is_success() {
             return Ok(answer);
         }
+        Err(self.refusal(answer).await)
+    }
+
+    async fn refusal(&self, answer: Response) -> Failure {
         let status = answer.status();
         let body = answer.bytes().await.unwrap_or_default();
-        Err(refused(self.name(), status, &body))
+        refused(self.name(), status, &body)
     }
 }
 
@@ -141,12 +185,13 @@ fn bad_url(url: &str) -> Failure {
 
 fn unreachable(name: &str, error: &reqwest::Error) -> Failure {
     if error.is_body() {
-        return Failure::new(Code::Transfer, chain(error));
+        return Failure::new(Code::Transfer, chain(error)).passing();
     }
     Failure::new(
         Code::NotReady,
         format!("the gateway cannot be reached: {}", chain(error)),
     )
+    .passing()
     .hint(format!(
         "`srchat status {name}` shows the endpoint, `srchat doctor` whether the gateway runs"
     ))
@@ -163,9 +208,8 @@ pub fn broken(error: &reqwest::Error) -> Failure {
 
 /// The gateway's errors have OpenAI's shape: `{"error":{"message",..}}`.
 fn refused(name: &str, status: StatusCode, body: &[u8]) -> Failure {
-    let said = serde_json::from_slice::<Value>(body)
-        .ok()
-        .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()));
+    let body = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let said = body["error"]["message"].as_str().map(str::to_owned);
     let message = said.map_or_else(
         || format!("the gateway answered {status}"),
         |said| said.trim_end_matches('.').to_owned(),
@@ -180,7 +224,17 @@ fn refused(name: &str, status: StatusCode, body: &[u8]) -> Failure {
         | StatusCode::UNPROCESSABLE_ENTITY => Code::Transfer,
         _ => Code::Error,
     };
-    let failure = Failure::new(code, message);
+    // A gateway that starts, a host that is between two connections, a cut upload that is still being noticed.
+    let passing = match status {
+        StatusCode::SERVICE_UNAVAILABLE => body["error"]["code"] == "not_ready",
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => true,
+        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => true,
+        _ => false,
+    };
+    let failure = Failure {
+        passing,
+        ..Failure::new(code, message)
+    };
     match code {
         Code::NotAllowed => failure.hint(
             "the session's token has changed or the session has ended: read its Secret again",

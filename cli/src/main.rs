@@ -9,8 +9,12 @@ mod failure;
 mod gateway;
 mod place;
 mod print;
+mod proposal;
+mod provider;
 mod ready;
+mod secret_line;
 mod session;
+mod signals;
 mod transfer;
 
 use args::{Arguments, Command};
@@ -55,10 +59,13 @@ fn run(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
 }
 
 async fn obey(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
-    // The chat gives Ctrl-C a meaning of its own: it stops the answer.
-    let chats = matches!(arguments.command, Command::Attach(_));
+    // The chat gives Ctrl-C a meaning of its own: it stops the answer. Others clean up after it.
+    let own_end = matches!(
+        arguments.command,
+        Command::Attach(_) | Command::Run(_) | Command::Plan(_)
+    );
     let act = act(arguments, print);
-    if chats {
+    if own_end {
         return act.await;
     }
     tokio::select! {
@@ -73,19 +80,23 @@ async fn obey(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure>
 async fn act(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
     let output = arguments.global.output;
     let cluster = cluster::Cluster::connect(&arguments.global).await?;
-    let cluster = &cluster;
     match arguments.command {
-        Command::Attach(args) => commands::attach::attach(cluster, args, print).await,
-        Command::Ask(args) => commands::ask::ask(cluster, args, print).await,
-        Command::Ls(args) => commands::ls::ls(cluster, args, output, print).await,
-        Command::Status(args) => commands::status::status(cluster, args, output, print).await,
-        Command::Logs(args) => commands::logs::logs(cluster, args, print).await,
-        Command::Cp(args) => commands::cp::cp(cluster, args, output, print).await,
-        Command::Files(args) => commands::files::files(cluster, args, output, print).await,
-        Command::Pause(args) => commands::pause::pause(cluster, args, output, print).await,
-        Command::Resume(args) => commands::pause::resume(cluster, args, output, print).await,
-        Command::Extend(args) => commands::extend::extend(cluster, args, output, print).await,
-        Command::Rm(args) => commands::rm::rm(cluster, args, print).await,
+        Command::Run(args) => commands::run::run(&cluster, args, print).await,
+        Command::Plan(args) => commands::plan::plan(&cluster, args, output, print).await,
+        Command::Attach(args) => commands::attach::attach(&cluster, args, print).await,
+        Command::Ask(args) => commands::ask::ask(&cluster, args, print).await,
+        Command::Proxy(args) => commands::proxy::proxy(cluster, args, output, print).await,
+        Command::Login => commands::login::login(&cluster, print).await,
+        Command::Doctor => commands::doctor::doctor(&cluster, output, print).await,
+        Command::Ls(args) => commands::ls::ls(&cluster, args, output, print).await,
+        Command::Status(args) => commands::status::status(&cluster, args, output, print).await,
+        Command::Logs(args) => commands::logs::logs(&cluster, args, print).await,
+        Command::Cp(args) => commands::cp::cp(&cluster, args, output, print).await,
+        Command::Files(args) => commands::files::files(&cluster, args, output, print).await,
+        Command::Pause(args) => commands::pause::pause(&cluster, args, output, print).await,
+        Command::Resume(args) => commands::pause::resume(&cluster, args, output, print).await,
+        Command::Extend(args) => commands::extend::extend(&cluster, args, output, print).await,
+        Command::Rm(args) => commands::rm::rm(&cluster, args, print).await,
         Command::Completions(args) => commands::documents::completions(&args, print),
         Command::Man(args) => commands::documents::man(&args),
     }

@@ -5,11 +5,15 @@ use crate::failure::{Code, Failure};
 use bytes::Bytes;
 use futures::Stream;
 use k8s_openapi::jiff::Timestamp;
-use reqwest::{Response, Url, header};
+use reqwest::{Response, StatusCode, Url, header};
 use serde::{Deserialize, Serialize};
 
+/// How much of an unfinished upload the gateway has, in bytes.
+const UPLOAD_OFFSET: &str = "upload-offset";
 /// The SHA-256 of a whole file, 64 hex digits.
 const SHA256: &str = "x-content-sha256";
+/// The type of a body with many files.
+const TAR: &str = "application/x-tar";
 
 /// A file of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +39,64 @@ pub struct List {
     pub quota: u64,
 }
 
+/// A file that the gateway has just kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Stored {
+    /// Its path, relative to the session's files.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// 64 hex digits, as the host computed them.
+    pub sha256: String,
+}
+
+#[derive(Deserialize)]
+struct Kept {
+    files: Vec<Stored>,
+}
+
+/// An answer about many files at once.
+#[derive(Debug)]
+pub enum Many<T> {
+    /// The answer.
+    Here(T),
+    /// This gateway takes files one by one only.
+    NotHere,
+}
+
+/// What the gateway has of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// All of it, with this SHA-256.
+    Whole(Option<String>),
+    /// Nothing under its name, and so many bytes of an upload that broke off.
+    Missing(u64),
+}
+
 impl Gateway {
     /// Lists all files.
     pub async fn list(&self) -> Result<List, Failure> {
         let answer = self.send(self.http.get(self.file("")?)).await?;
         answer.json().await.map_err(|e| broken(&e))
+    }
+
+    /// What there is of a file; of an unfinished upload only when it had this SHA-256.
+    pub async fn look(&self, path: &str, sha256: &str) -> Result<Remote, Failure> {
+        let request = self.http.head(self.file(path)?).header(SHA256, sha256);
+        let answer = self.exchange(request).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(Remote::Whole(sha256_of(&answer))),
+            StatusCode::NOT_FOUND => {
+                let offset = answer.headers().get(UPLOAD_OFFSET);
+                let offset = offset.and_then(|value| value.to_str().ok()?.parse().ok());
+                Ok(Remote::Missing(offset.unwrap_or(0)))
+            }
+            // The body of a refusal to HEAD never comes; the same question by GET has one.
+            _ => self
+                .download(path, 0)
+                .await
+                .map(|answer| Remote::Whole(sha256_of(&answer))),
+        }
     }
 
     /// Opens a remote file for reading from `offset` on.
@@ -74,6 +131,52 @@ impl Gateway {
             request = request.header(header::CONTENT_RANGE, range);
         }
         self.send(request).await.map(|_| ())
+    }
+
+    /// Writes many files by one tar; all of them appear at once, and none where one of them cannot be kept. Answers with what
+    /// the host has then.
+    pub async fn upload_tar(
+        &self,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Many<Vec<Stored>>, Failure> {
+        let request = self
+            .http
+            .put(self.file("")?)
+            .query(&[("format", "tar")])
+            .header(header::CONTENT_TYPE, TAR)
+            .body(reqwest::Body::wrap_stream(body));
+        match self.many(request).await? {
+            Many::NotHere => Ok(Many::NotHere),
+            Many::Here(answer) => {
+                let kept: Kept = answer.json().await.map_err(|e| broken(&e))?;
+                Ok(Many::Here(kept.files))
+            }
+        }
+    }
+
+    /// Opens a tar of all files below a folder, or of all there are.
+    pub async fn download_tar(&self, under: Option<&str>) -> Result<Many<Response>, Failure> {
+        let mut asked = vec![("format", "tar")];
+        asked.extend(under.map(|under| ("under", under)));
+        let request = self.http.get(self.file("")?).query(&asked);
+        let answer = self.many(request).await?;
+        // A gateway that knows no tar answers with its list.
+        Ok(match answer {
+            Many::Here(answer) if !is_tar(&answer) => Many::NotHere,
+            answer => answer,
+        })
+    }
+
+    /// Sends what a gateway older than we are does not know.
+    async fn many(&self, request: reqwest::RequestBuilder) -> Result<Many<Response>, Failure> {
+        let answer = self.exchange(request).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(Many::Here(answer)),
+            StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_IMPLEMENTED => Ok(Many::NotHere),
+            _ => Err(self.refusal(answer).await),
+        }
     }
 
     /// Removes a remote file.
@@ -117,6 +220,12 @@ pub fn sha256_of(answer: &Response) -> Option<String> {
     let text = answer.headers().get(SHA256)?.to_str().ok()?;
     (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
         .then(|| text.to_ascii_lowercase())
+}
+
+fn is_tar(answer: &Response) -> bool {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    kind.and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with(TAR))
 }
 
 #[cfg(test)]
