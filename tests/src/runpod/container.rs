@@ -98,17 +98,23 @@ async fn wait(machine: Option<&Running>) -> Exit {
     }
 }
 
-/// What this pod's container should be now, and when that changes by itself.
+/// What this pod's container should be now, and when that changes by itself: always later than now, since who waits for a moment
+/// that has passed waits for nothing, and keeps its thread and the world's lock from everybody else.
 fn wanted(
     pod: &mut Pod,
     world: &mut super::faults::Faults,
     now: Timestamp,
 ) -> (Wanted, Option<Timestamp>) {
+    pod.vanish_when_due(world, now);
     let vanishes = pod.container.and_then(|container| {
         Some(container.since + pod.fault(Kind::Vanishes, world, now)?.span())
     });
     let ends = pod.end.map(|end| end.at);
-    let due = [vanishes, ends].into_iter().flatten().min();
+    let due = [vanishes, ends]
+        .into_iter()
+        .flatten()
+        .filter(|due| *due > now)
+        .min();
     if pod.ended(now) {
         (Wanted::Ended, None)
     } else if pod.stopped || pod.fault(Kind::StuckProvisioning, world, now).is_some() {

@@ -480,7 +480,8 @@ impl Pod {
         hides && self.strike(by, faults, now).is_some()
     }
 
-    fn vanish_when_due(&mut self, faults: &mut Faults, now: Timestamp) {
+    /// Ends it without a trace when that is due, and counts the fault.
+    pub(super) fn vanish_when_due(&mut self, faults: &mut Faults, now: Timestamp) {
         let Some(container) = self.container.filter(|_| self.end.is_none()) else {
             return;
         };

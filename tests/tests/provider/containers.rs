@@ -4,15 +4,18 @@
 
 use std::time::Duration;
 
-use srchat_operator::provider::{LogLine, NewPod, Pod, runpod::RunPod};
+use srchat_operator::provider::{
+    Error, LogLine, NewPod, Pod,
+    runpod::{Key, RunPod},
+};
 use srchat_tests::{
     eventually,
     hosts::{Hosts, Isolation},
-    runpod::{Clock, EndedBy, Entry, Fault, Kind, Options, Simulator},
+    runpod::{Clock, EndedBy, Entry, Fault, Kind, Ledger, Options, Simulator},
     skipped,
 };
 
-use super::setting::{new_pod, soon, start_with};
+use super::setting::{PATIENCE, new_pod, soon, start_with};
 
 /// A busy machine may take its time; nothing here is about speed.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -171,6 +174,57 @@ async fn a_pod_that_vanishes_takes_its_machine_with_it() {
     .await;
     assert_eq!(entry.ended_by, Some(EndedBy::Provider));
     simulator.stop().await;
+}
+
+// The simulator has one thread of its own here, so that a keeper which hogs it fails this test instead of hanging it.
+#[tokio::test]
+async fn a_pod_whose_hour_has_come_vanishes_and_the_api_goes_on_answering() {
+    let (told, learned) = tokio::sync::oneshot::channel();
+    let (end, ending) = tokio::sync::oneshot::channel::<()>();
+    let simulating = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let vanishes = Fault::always(Kind::Vanishes).seconds(1);
+            let Some((simulator, _, pod)) = running("exec sleep 1000", &[vanishes]).await else {
+                return;
+            };
+            let known = (
+                simulator.url().to_owned(),
+                simulator.key().to_owned(),
+                simulator.ledger_url().to_owned(),
+                pod.id,
+            );
+            assert!(told.send(known).is_ok());
+            // Nobody but the container's keeper looks at the pod when it is due to vanish.
+            let _the_test_ended = ending.await;
+            simulator.stop().await;
+        });
+    });
+    let Ok((url, key, ledger_url, pod)) = learned.await else {
+        return simulating.join().unwrap();
+    };
+    let runpod = RunPod::with_patience(&url, Key::parse(&key).unwrap(), PATIENCE).unwrap();
+    eventually::eventually("no record of the pod", WITHIN, || async {
+        match runpod.get(&pod).await {
+            Err(Error::NotFound) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert!(runpod.list_all().await.unwrap().pods.is_empty());
+    let ended = eventually::eventually("the end of its machine", WITHIN, || async {
+        let answer = reqwest::get(&ledger_url).await.map_err(|e| e.to_string())?;
+        let ledger: Ledger = answer.json().await.map_err(|e| e.to_string())?;
+        let ended = ledger.pods.into_iter().find(|entry| entry.gone.is_some());
+        ended.ok_or_else(|| "it is still there".to_owned())
+    })
+    .await;
+    assert_eq!(ended.ended_by, Some(EndedBy::Provider));
+    drop(end);
+    simulating.join().unwrap();
 }
 
 #[tokio::test]
