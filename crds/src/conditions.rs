@@ -252,7 +252,7 @@ impl Conditions {
         }
     }
 
-    /// `Ready`: the first thing on the way that does not hold is its reason.
+    /// `Ready`: the first thing that stands in the way is its reason.
     fn ready(&self) -> Said<'_> {
         match self.life {
             Life::Wanted => self.blocking().unwrap_or(Said {
@@ -277,8 +277,10 @@ impl Conditions {
         }
     }
 
+    /// What is known to be wrong comes before what is not known yet: without a key no plan is ever made, and it is the key that a
+    /// person has to hear of.
     fn blocking(&self) -> Option<Said<'_>> {
-        [
+        let mut open = [
             Type::Planned,
             Type::Provisioned,
             Type::HostTrusted,
@@ -288,7 +290,10 @@ impl Conditions {
         ]
         .into_iter()
         .map(|type_| self.said(type_))
-        .find(|said| said.truth != Truth::True)
+        .filter(|said| said.truth != Truth::True);
+        open.clone()
+            .find(|said| said.truth == Truth::False)
+            .or_else(|| open.next())
     }
 
     /// How far the end of a session is.

@@ -122,6 +122,18 @@ fn ready_names_the_first_thing_in_the_way() {
 }
 
 #[test]
+fn ready_names_what_is_wrong_before_what_is_not_known_yet() {
+    let mut world = Conditions::pending(Life::Wanted);
+    world.planned = Planned::Planning.into();
+    assert_eq!(world.state(), "Planning");
+    world.provisioned = Provisioned::ProviderUnauthorized.into();
+    world.model_served = ModelServed::EngineFailed.into();
+    assert_eq!(world.state(), "ProviderUnauthorized");
+    world.planned = Planned::OverPrice.into();
+    assert_eq!(world.state(), "OverPrice");
+}
+
+#[test]
 fn ready_says_paused_and_ended() {
     assert_eq!(Conditions::released(Life::Paused).state(), "Paused");
     let mut ended = Conditions::released(Life::Ended);
