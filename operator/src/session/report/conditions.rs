@@ -8,7 +8,7 @@ use srchat_crds::conditions::{
 };
 
 use super::super::decide::{Blocked, Ending, Near, Verdict, idle_due};
-use super::super::ledger::{GoneHow, Ledger, PodRecord, RefusedWhy, Why};
+use super::super::ledger::{EndReason, GoneHow, Ledger, PodRecord, RefusedWhy, Why};
 use super::super::observe::{
     EngineSeen, FailedAt, NoAccount, Observation, PlanAnswer, RouteSeen, Trouble, UnreadWhy,
 };
@@ -31,7 +31,7 @@ pub fn of(facts: &Facts<'_>, ledger: Option<&Ledger>) -> Conditions {
         says.planned = planned(facts, ledger);
     }
     if let Some(ended) = ledger.run.ended.filter(|_| life == Life::Ended) {
-        says.within_limits = WithinLimits::from(shown_end(ended.reason)).into();
+        says.within_limits = reached(ledger, ended.reason);
     }
     if let Some(pod) = end {
         says.wiped = wiped(facts, pod);
@@ -198,6 +198,23 @@ fn lost(ledger: &Ledger) -> Option<Says<Provisioned>> {
         Some(reason.into())
     } else {
         Some(Says::new(reason, doom.detail.clone()))
+    }
+}
+
+/// The limit that ended the run. Where that is its attempts, also why the last of them failed: every other condition has been
+/// released by then, and a person would have to have watched.
+fn reached(ledger: &Ledger, reason: EndReason) -> Says<WithinLimits> {
+    let says: Says<WithinLimits> = WithinLimits::from(shown_end(reason)).into();
+    if reason != EndReason::Attempts {
+        return says;
+    }
+    let why = match last_doom(ledger).map(|doom| doom.why) {
+        Some(Why::EngineFailed | Why::OutOfMemory) => Some(last_failure(ledger).message),
+        Some(_) | None => lost(ledger).map(|lost| lost.message),
+    };
+    match why {
+        Some(why) => Says::new(says.reason, format!("{} The last one: {why}", says.message)),
+        None => says,
     }
 }
 
