@@ -269,6 +269,7 @@ fn serve(view: &View<'_>, record: &PodRecord, pin: &Pin) -> Result<Decision, Dec
                 return act(Action::Publish);
             }
             match address {
+                Some(address) if view.has_moved(pin, address, host) => Ok(view.visit(record)),
                 Some(address) if view.door() != Some(&(pin.key, address.clone())) => {
                     act(Action::OpenDoor {
                         pod: record.id.clone(),
@@ -321,6 +322,16 @@ impl View<'_> {
     /// Where the current pod's sshd is published, as the last list says.
     fn address(&self, record: &PodRecord) -> Option<&Address> {
         self.seen.listed(&record.id)?.address.as_ref()
+    }
+
+    /// A host that is found elsewhere than where the route leads may have been started again, or be another one: nobody is led there
+    /// before a visit, later than the list that says so, has found it there. Without this it would serve nobody until the next one.
+    fn has_moved(&self, pin: &Pin, address: &Address, host: &HostSeen) -> bool {
+        let elsewhere = self
+            .door()
+            .is_some_and(|(key, leads_to)| *key == pin.key && leads_to != address);
+        let list = self.seen.pods.list.as_ref();
+        elsewhere && list.is_some_and(|list| host.at <= list.began)
     }
 
     pub(super) fn reachable(&self, record: &PodRecord) -> bool {

@@ -63,6 +63,8 @@ pub(crate) struct Real {
     pub cost: Dollars,
     pub boot: BootId,
     pub key: HostKey,
+    /// Where its sshd is reached.
+    pub port: u16,
     pub deployed: Option<(Timestamp, Engine)>,
     pub cleared: bool,
     pub deadline: Timestamp,
@@ -304,6 +306,7 @@ pub(crate) fn real(n: u32, attempt: u64, created: Timestamp, status: PodStatus) 
         },
         boot: boot_id(n),
         key: host_key(n),
+        port: 22,
         deployed: None,
         cleared: false,
         deadline: created + Duration::from_secs(4 * 3600),
@@ -614,7 +617,7 @@ impl World {
             cost: Some(real.cost),
             address: (real.status == PodStatus::Running).then(|| Address {
                 host: "192.0.2.1".to_owned(),
-                port: 22,
+                port: real.port,
             }),
             data_center: None,
         };

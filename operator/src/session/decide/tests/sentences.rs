@@ -335,6 +335,47 @@ fn s9_a_host_that_was_restarted_is_never_spoken_to_again() {
 }
 
 #[test]
+fn s9_nobody_is_led_to_a_host_that_moved_because_it_was_started_again() {
+    let mut world = serving();
+    let moved_at = world.now;
+    let restarted = &mut world.pods[0];
+    (restarted.boot, restarted.key, restarted.deployed) = (boot_id(9), host_key(9), None);
+    restarted.port = 2222;
+    world.now += seconds(20);
+    assert_eq!(world.settle(), Verdict::Serving);
+    let first = &world.ledger.as_ref().unwrap().pods[0];
+    let doom = first.doom.as_ref().unwrap();
+    assert_eq!(doom.why, Why::HostRestarted);
+    assert!(
+        doom.at < moved_at + seconds(60),
+        "long before the next visit"
+    );
+    let doors = world
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("OpenDoor"));
+    assert!(doors.clone().all(|line| !line.contains("2222")));
+    assert_eq!(doors.count(), 2, "the first pod's and its successor's");
+}
+
+#[test]
+fn a_host_that_only_moved_is_led_to_where_it_is() {
+    let mut world = serving();
+    world.pods[0].port = 2222;
+    world.now += seconds(20);
+    assert_eq!(world.settle(), Verdict::Serving);
+    assert_eq!(world.created, 1);
+    let RouteSeen::Is {
+        host: Some((_, address)),
+        ..
+    } = &world.route
+    else {
+        panic!("no route: {:?}", world.route);
+    };
+    assert_eq!(address.port, 2222);
+}
+
+#[test]
 fn s9_a_key_that_no_line_of_the_log_explains_condemns_the_host() {
     let mut world = serving();
     let pin = only_pod(&world).pin.clone().unwrap();
