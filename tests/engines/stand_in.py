@@ -1,6 +1,8 @@
 """What the stand-ins for vLLM and transformers share: they take exactly the flags of the real programs (the *.flags beside this
 file), want the weights in the local Hugging Face cache as the real ones do offline, and then answer OpenAI's API with words of
-their own. Only the standard library is used, since no image has more."""
+their own. A model may bring a misfortune: `"stand_in": {"loading": [line, ...]}` in its config.json ends the program with these
+lines while it loads, `"answering"` at its first answer, where a real one would meet a broken file or a full GPU. Only the standard
+library is used, since no image has more."""
 import json
 import os
 import pathlib
@@ -12,6 +14,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HERE = pathlib.Path(__file__).resolve().parent
+MISFORTUNES = {}
 ANSWER = ["I ", "am ", "a ", "stand-in ", "and ", "heard ", "you ", "well."]
 
 
@@ -90,7 +93,16 @@ def snapshot(model, revision):
     weights = list(folder.glob("*.safetensors"))
     if not weights or not all(os.access(path, os.R_OK) for path in weights):
         fail(f"RuntimeError: Cannot find any model weights with `{folder}`")
+    MISFORTUNES.update(json.loads((folder / "config.json").read_text() or "{}").get("stand_in", {}))
+    suffer("loading")
     return folder
+
+
+def suffer(when):
+    """Ends the program where the model says so; also from a thread, which sys.exit would end alone."""
+    if when in MISFORTUNES:
+        print("\n".join(MISFORTUNES[when]), file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -149,6 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
         base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body["model"]}
         if not body.get("stream"):
+            suffer("answering")
             text = "".join(words)
             choice = {"index": 0, "finish_reason": reason, **({"message": {"role": "assistant", "content": text}} if chat else {"text": text})}
             return self.answer(200, {**base, "object": "chat.completion" if chat else "text_completion", "choices": [choice], "usage": usage})
@@ -172,6 +185,7 @@ class Handler(BaseHTTPRequestHandler):
             if chat:
                 chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
             for word in words:
+                suffer("answering")
                 time.sleep(self.server.engine.pause)
                 part = {"delta": {"content": word}} if chat else {"text": word}
                 chunk([{"index": 0, **part, "finish_reason": None}])

@@ -1,4 +1,4 @@
-//! A Hugging Face Hub that serves the model folders below one folder, `owner/name/files`: the calls that clients really make, with
+//! A Hugging Face Hub that serves the model folders below some folders, `owner/name/files`: the calls that clients really make, with
 //! the answers that the Hub really gives, its refusals among them. It knows nothing of srchat.
 
 mod repository;
@@ -107,7 +107,7 @@ pub struct HubServer {
 
 #[derive(Debug)]
 struct Shared {
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
     url: String,
     page: Mutex<usize>,
     faults: Mutex<VecDeque<Fault>>,
@@ -121,11 +121,19 @@ impl HubServer {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(folder: &Path) -> io::Result<Self> {
+        Self::of(vec![folder.to_owned()]).await
+    }
+
+    /// The same with the models of several folders; of two with the same name the first one's.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn of(folders: Vec<PathBuf>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let url = format!("http://{address}");
         let shared = Arc::new(Shared {
-            folder: folder.to_owned(),
+            folders,
             url: url.clone(),
             page: Mutex::new(1000),
             faults: Mutex::default(),
@@ -332,9 +340,11 @@ async fn reply(
     // The Hub does not tell strangers whether a private model exists.
     let hidden =
         |repository: &Repository| repository.gate == Gate::Private && !repository.admits(token);
-    let Some(repository) =
-        Repository::open(&shared.folder, id).filter(|repository| !hidden(repository))
-    else {
+    let found = shared
+        .folders
+        .iter()
+        .find_map(|folder| Repository::open(folder, id));
+    let Some(repository) = found.filter(|repository| !hidden(repository)) else {
         return match token {
             None => refuse(
                 StatusCode::UNAUTHORIZED,

@@ -17,4 +17,5 @@ pub mod rig;
 pub mod runpod;
 pub mod scripted_engine;
 pub mod skipped;
+pub mod stand_ins;
 pub mod tools;

@@ -19,6 +19,7 @@ use crate::model::{self, SmallModel};
 use crate::operator_binaries::{self, OperatorBinaries};
 use crate::process::{self, Workplace};
 use crate::runpod::{self, Boot, Clock, Images, Simulator};
+use crate::stand_ins;
 use crate::tools::{self, ControlPlanePrograms};
 
 pub use operator::{Operator, Part, Surroundings};
@@ -87,6 +88,8 @@ pub struct Options {
     pub boot: Boot,
     /// The provider's rate limit; `None` for a user that is exempt.
     pub limits: Option<runpod::Limits>,
+    /// Images that the provider knows besides its own.
+    pub images: Vec<runpod::Image>,
     /// Where the logs of the operator go; the rig's own private folder unless given.
     pub logs: Option<PathBuf>,
 }
@@ -99,6 +102,7 @@ impl Default for Options {
             kubeconfig: None,
             boot: Boot::quick(),
             limits: Some(runpod::Limits::default()),
+            images: Vec::new(),
             logs: None,
         }
     }
@@ -144,7 +148,7 @@ impl Rig {
         ) = tokio::try_join!(
             async { Ok(OperatorBinaries::build().await?) },
             cluster_of(&options, place.path()),
-            world(&options),
+            world(&options, place.path()),
         )?;
         let applied = cluster.clone();
         blocking(move || manifests::apply(&applied)).await??;
@@ -261,24 +265,24 @@ type World = (
     String,
 );
 
-/// The world outside of the cluster: the Hub and the provider.
-async fn world(options: &Options) -> Result<World, Error> {
+/// The world outside of the cluster: the Hub, with the small model and the stand-ins', and the provider.
+async fn world(options: &Options, folder: &Path) -> Result<World, Error> {
     let (hosts, model) = tokio::try_join!(async { Ok::<_, Error>(Hosts::real().await?) }, async {
         Ok::<_, Error>(blocking(model::small_model).await??)
     },)?;
     let (hub, hub_url) = match &options.hub {
         Some(url) => (None, url.clone()),
         None => {
-            let hub = HubServer::start(&model.hub_folder).await?;
+            let stand_ins = folder.join("models");
+            stand_ins::write(&stand_ins)?;
+            let hub = HubServer::of(vec![model.hub_folder.clone(), stand_ins]).await?;
             let url = hub.url().parse().map_err(io::Error::other)?;
             (Some(hub), url)
         }
     };
     let mut images = Images::default();
-    for image in &mut images.0 {
-        image.ships.path.extend_from_slice(&model.path);
-        image.ships.visible.extend_from_slice(&model.visible);
-    }
+    images.0.extend(options.images.iter().cloned());
+    images.put_on_path("", &model.path, &model.visible);
     let (simulator, runpod_url, provider_key) = match &options.runpod {
         Some(url) => {
             let key = url.username().to_owned();

@@ -214,6 +214,11 @@ impl Simulator {
         self.shared.clear_faults();
     }
 
+    /// Switches off what was switched on for this pod or name alone ([`Fault::on`]), and heals the pods that had it.
+    pub fn clear_faults_on(&self, pod: &str) {
+        self.shared.with_world(|world, _| world.heal_of(pod));
+    }
+
     /// What really happened so far.
     pub fn ledger(&self) -> Ledger {
         self.shared.ledger()

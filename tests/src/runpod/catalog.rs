@@ -263,8 +263,8 @@ fn is_version(text: &str) -> bool {
         .is_some_and(|(major, minor)| digits(major) && digits(minor))
 }
 
-/// Every machine of the simulator has this driver.
-pub(super) const CUDA: &str = "12.8";
+/// Every machine of the simulator has this driver: new enough for each of srchat's default images.
+pub(super) const CUDA: &str = "13.0";
 
 /// The catalog as it answers this query.
 pub(super) fn list(query: &Query, stock: &Stock) -> Value {

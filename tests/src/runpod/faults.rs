@@ -302,6 +302,11 @@ impl Faults {
         self.rules.clear();
     }
 
+    pub(super) fn clear_of(&mut self, named: &str) {
+        self.rules
+            .retain(|rule| rule.fault.pod.as_deref() != Some(named));
+    }
+
     pub(super) fn active(&self) -> impl Iterator<Item = &Fault> {
         self.rules.iter().map(|rule| &rule.fault)
     }

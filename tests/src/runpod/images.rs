@@ -75,7 +75,7 @@ impl Images {
         })
     }
 
-    /// Puts folders first on the PATH of the images whose reference starts so.
+    /// Puts folders on the PATH of the images whose reference starts so, before the system's own.
     pub fn put_on_path(&mut self, reference: &str, path: &[PathBuf], visible: &[PathBuf]) {
         for image in self
             .0

@@ -445,6 +445,16 @@ impl World {
         self.touch();
     }
 
+    /// The same for the faults that are about this pod or name alone.
+    pub(super) fn heal_of(&mut self, named: &str) {
+        self.faults.clear_of(named);
+        for pod in self.pods.values_mut() {
+            pod.assigned
+                .retain(|_, fault| fault.pod.as_deref() != Some(named));
+        }
+        self.touch();
+    }
+
     /// The provider ends a pod by itself, without a trace.
     pub(super) fn vanish(&mut self, id: &str, now: Timestamp) {
         if let Some(pod) = self.pods.get_mut(id).filter(|pod| !pod.ended(now)) {
