@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
-use kube::{Api, Client};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, ResourceExt as _};
 use srchat_crds::ChatSession;
 
 use crate::ours::owner;
@@ -28,6 +29,8 @@ const YOUNG: Duration = Duration::from_secs(300);
 const MANY: usize = 3;
 /// How long such a number has to stand before it is believed.
 const SECOND_LOOK: Duration = Duration::from_secs(600);
+/// Sessions are listed live so often at least: should the watch ever be behind, no orphan stays hidden behind it for long.
+const LIVE_EVERY: Duration = Duration::from_secs(600);
 /// Sessions in one page of a list.
 const PAGE: u32 = 500;
 
@@ -56,9 +59,13 @@ pub enum Blind {
     Session(String),
 }
 
+/// The sessions as the controller's watch has them. It may say that no live list is needed, and never what is, or is not, there.
+pub(crate) type Watched = Store<DeserializeGuard<ChatSession>>;
+
 /// Sweeps until it is dropped. An installation that is not this cluster's sweeps nothing.
-pub async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>, watched: Watched) {
     let mut doubt = Doubt::default();
+    let mut listed: Option<Instant> = None;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -67,7 +74,13 @@ pub async fn run(context: Arc<Context>) {
         if !context.bound || context.snapshots.provider().is_none() {
             continue;
         }
-        if let Err(blind) = sweep(&context, &mut doubt).await {
+        let began = Instant::now();
+        let trusted = listed.is_some_and(|at| at.elapsed() < LIVE_EVERY);
+        let swept = sweep(&context, trusted.then_some(&watched), &mut doubt).await;
+        if matches!(swept, Ok(Sessions::Listed)) {
+            listed = Some(began);
+        }
+        if let Err(blind) = swept {
             tracing::warn!(error = %blind, cause = ?std::error::Error::source(&blind), "a sweep saw less than everything and concluded nothing");
         }
     }
@@ -90,7 +103,19 @@ impl Doubt {
     }
 }
 
-async fn sweep(context: &Arc<Context>, doubt: &mut Doubt) -> Result<(), Blind> {
+/// Where a sweep knows the sessions from.
+enum Sessions {
+    /// The watch explained everything: nothing was concluded, and nothing had to be.
+    Watched,
+    /// From the API server.
+    Listed,
+}
+
+async fn sweep(
+    context: &Arc<Context>,
+    watched: Option<&Watched>,
+    doubt: &mut Doubt,
+) -> Result<Sessions, Blind> {
     let snapshot = context
         .snapshots
         .after(Instant::now())
@@ -106,12 +131,32 @@ async fn sweep(context: &Arc<Context>, doubt: &mut Doubt) -> Result<(), Blind> {
         .list()
         .await
         .map_err(|e| Blind::Api("ledgers", e))?;
+    let routes = context
+        .routes
+        .uids()
+        .await
+        .map_err(|e| Blind::Api("routes", e))?;
+    if let Some(watched) = watched {
+        let watched = uids(watched);
+        context.keep(|uid| watched.contains(uid) || ledgers.contains_key(uid));
+        let pods = ours.iter().map(|pod| &pod.uid);
+        if pods
+            .chain(ledgers.keys())
+            .chain(&routes)
+            .all(|uid| watched.contains(uid))
+        {
+            context.metrics.orphans.set(0);
+            doubt.since = None;
+            return Ok(Sessions::Watched);
+        }
+    }
     let first = sessions(&context.client).await?;
     let strays: Vec<_> = ledgers.keys().filter(|uid| !first.contains(*uid)).collect();
     if strays.is_empty() && ours.iter().all(|pod| first.contains(&pod.uid)) {
         context.metrics.orphans.set(0);
         doubt.since = None;
-        return forget_routes(context, &first, &ledgers).await;
+        forget_routes(context, &routes, &first, &ledgers).await?;
+        return Ok(Sessions::Listed);
     }
     let second = sessions(&context.client).await?;
     let known: BTreeSet<String> = first.union(&second).cloned().collect();
@@ -126,7 +171,7 @@ async fn sweep(context: &Arc<Context>, doubt: &mut Doubt) -> Result<(), Blind> {
             ours = ours.len(),
             "so many orphans are more likely a mistake of ours: looking again in ten minutes"
         );
-        return Ok(());
+        return Ok(Sessions::Listed);
     }
     for (uid, stored) in ledgers.iter().filter(|(uid, _)| !known.contains(*uid)) {
         if let LedgerSeen::Is(ledger) = &stored.seen
@@ -138,7 +183,16 @@ async fn sweep(context: &Arc<Context>, doubt: &mut Doubt) -> Result<(), Blind> {
     for pod in orphans.iter().filter(|pod| !ledgers.contains_key(&pod.uid)) {
         end(context, pod).await;
     }
-    forget_routes(context, &known, &ledgers).await
+    forget_routes(context, &routes, &known, &ledgers).await?;
+    Ok(Sessions::Listed)
+}
+
+fn uids(watched: &Watched) -> BTreeSet<String> {
+    let sessions = watched.state();
+    sessions
+        .iter()
+        .filter_map(|session| session.uid())
+        .collect()
 }
 
 /// The pods of a snapshot that are provably of this installation (S5).
@@ -263,14 +317,10 @@ async fn end(context: &Context, pod: &Ours) {
 /// Routes without a session and without a ledger admit nobody to anything: they go.
 async fn forget_routes(
     context: &Context,
+    routes: &[String],
     sessions: &BTreeSet<String>,
     ledgers: &BTreeMap<String, Stored>,
 ) -> Result<(), Blind> {
-    let routes = context
-        .routes
-        .uids()
-        .await
-        .map_err(|e| Blind::Api("routes", e))?;
     for uid in routes
         .iter()
         .filter(|uid| !sessions.contains(*uid) && !ledgers.contains_key(*uid))

@@ -2,6 +2,7 @@
 //! Nothing is ever sent twice: a call that failed is reported, and whoever asked decides.
 
 mod answer;
+mod body;
 mod budget;
 mod key;
 mod logs;
@@ -10,7 +11,7 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    iter,
+    io, iter,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -74,8 +75,6 @@ impl Default for Patience {
     }
 }
 
-/// More than the longest answer seen; a body that goes on beyond it is not an answer.
-const LARGEST_BODY: usize = 64 << 20;
 /// More pages than any account has; a server that turns pages for ever is not believed.
 const MOST_PAGES: usize = 1_000;
 
@@ -159,14 +158,7 @@ impl RunPod {
 
     /// Whether the key may see pods. Whether it may create them shows only when one is created.
     pub async fn check_key(&self) -> Result<(), Error> {
-        self.json(
-            Act::Read,
-            Purpose::List,
-            self.0.patience.list,
-            self.get_request(&["pods"]),
-        )
-        .await
-        .map(drop)
+        self.page(self.get_request(&["pods"])).await.map(drop)
     }
 
     /// Rents a pod, once: leaves only if its time limit ends before `deadline`, and is given up then at the latest.
@@ -201,11 +193,7 @@ impl RunPod {
             if let Some(cursor) = &cursor {
                 request = request.query(&[("cursor", cursor)]);
             }
-            let body = self
-                .json(Act::Read, Purpose::List, self.0.patience.list, request)
-                .await?;
-            let (page, next) =
-                wire::page(&body).map_err(|error| answer::unreadable(Act::Read, &error))?;
+            let (page, next) = self.page(request).await?;
             pods.extend(page.into_iter().map(|pod| (pod.id.clone(), pod)));
             match next {
                 None => {
@@ -356,6 +344,22 @@ impl RunPod {
         self.send(act, limit, request).await
     }
 
+    /// One page of the list.
+    async fn page(&self, request: RequestBuilder) -> Result<(Vec<Pod>, Option<String>), Error> {
+        self.admit(Purpose::List)?;
+        let whole = async {
+            let response = self.respond(Act::Read, request).await?;
+            body::read_along(response, |pieces| wire::page(io::BufReader::new(pieces)))
+                .await
+                .map_err(|seen| answer::lost(Act::Read, &seen))?
+                .map_err(|error| answer::unreadable(Act::Read, &error))
+        };
+        let ended = timeout(self.0.patience.list, whole)
+            .await
+            .unwrap_or_else(|_| Err(answer::lost(Act::Read, "no answer in time")));
+        self.counted(ended)
+    }
+
     /// Sends, and reads the answer to its end, within `limit`. An empty body is `Null`.
     async fn send(
         &self,
@@ -365,7 +369,7 @@ impl RunPod {
     ) -> Result<Value, Error> {
         let whole = async {
             let response = self.respond(act, request).await?;
-            let body = read(response)
+            let body = body::whole(response)
                 .await
                 .map_err(|seen| answer::lost(act, &seen))?;
             if body.is_empty() {
@@ -404,7 +408,7 @@ impl RunPod {
         }
         let after = (status.as_u16() == 429)
             .then(|| self.with_budget(|budget| budget.refused(response.headers(), Instant::now())));
-        let body = read(response).await.unwrap_or_default();
+        let body = body::whole(response).await.unwrap_or_default();
         let body = self.0.key.redact(&String::from_utf8_lossy(&body));
         Err(answer::refusal(act, status, &body, after))
     }
@@ -417,21 +421,6 @@ impl RunPod {
 /// Waits until the next list may follow the one that began at `began`.
 pub(super) async fn space_lists(runpod: &RunPod, began: Instant) {
     sleep(runpod.list_spacing().saturating_sub(began.elapsed())).await;
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| answer::cause(&error))?
-    {
-        if body.len() + chunk.len() > LARGEST_BODY {
-            return Err("an answer without end".into());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 fn client(base: &Url) -> reqwest::ClientBuilder {

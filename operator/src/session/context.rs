@@ -134,15 +134,20 @@ impl Context {
     }
 
     pub(super) fn forget(&self, uid: &str) {
-        self.metrics.retain(|other| other != uid);
+        self.keep(|other| other != uid);
+    }
+
+    /// Forgets all sessions but these.
+    pub(crate) fn keep(&self, keep: impl Fn(&str) -> bool) {
+        self.metrics.retain(&keep);
         self.memories
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+            .retain(|uid, _| keep(uid));
         self.places
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+            .retain(|uid, _| keep(uid));
     }
 
     /// Remembers where a session is.

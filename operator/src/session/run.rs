@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, future};
+use futures::{StreamExt as _, future};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action as Next, Config as Pace};
@@ -122,6 +122,10 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
     });
 
     let (woken, wake) = futures::channel::mpsc::unbounded();
+    let controller = Controller::new(Api::all(client.clone()), watcher::Config::default())
+        .with_config(Pace::default().concurrency(CONCURRENCY))
+        .reconcile_on(wake);
+    let watched = controller.store();
     let watching = future::join(
         listen_for_pods(Arc::clone(&context), woken.clone()),
         listen_for_account(Arc::clone(&context), woken),
@@ -139,12 +143,12 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
     let probes = serve_probes(listener, Probes::new(Arc::new(registry), || true));
     tokio::select! {
         asked = asked_to_end() => asked.map_err(|e| Stopped::System("listen for signals", e)),
-        () = control(client, Arc::clone(&context), wake) => Err(Stopped::Part("the watch of sessions")),
+        () = control(controller, Arc::clone(&context)) => Err(Stopped::Part("the watch of sessions")),
         () = provider => Err(Stopped::Part("the watch of the provider's key")),
         never = leasing => match never {},
         never = keeping => match never {},
         _ = watching => Err(Stopped::Part("the watch of pods")),
-        () = crate::sweep::run(Arc::clone(&context)) => Err(Stopped::Part("the sweep")),
+        () = crate::sweep::run(Arc::clone(&context), watched) => Err(Stopped::Part("the sweep")),
         () = snapshots.poll() => Err(Stopped::Part("the poller")),
         () = probes => Err(Stopped::Part("the probes")),
     }
@@ -198,15 +202,8 @@ fn names(args: &ControllerArgs) -> Vec<String> {
 }
 
 /// The loop over all sessions.
-async fn control(
-    client: Client,
-    context: Arc<Context>,
-    wake: impl Stream<Item = ObjectRef<DeserializeGuard<ChatSession>>> + Send + 'static,
-) {
-    let sessions: Api<DeserializeGuard<ChatSession>> = Api::all(client);
-    Controller::new(sessions, watcher::Config::default())
-        .with_config(Pace::default().concurrency(CONCURRENCY))
-        .reconcile_on(wake)
+async fn control(controller: Controller<DeserializeGuard<ChatSession>>, context: Arc<Context>) {
+    controller
         .run(
             |session, context| async move {
                 match &session.0 {

@@ -2,8 +2,10 @@
 //! Nothing here panics, whatever the provider sends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use srchat_crds::Dollars;
 
@@ -50,52 +52,95 @@ pub(super) fn new_pod(new: &NewPod) -> Value {
     body
 }
 
-/// A pod. Only its id is required.
-pub(super) fn pod(body: &Value) -> Result<Pod, Unreadable> {
-    let body = body
-        .as_object()
-        .ok_or(Unreadable("a pod is not an object"))?;
-    let id = text(body, "id")
-        .and_then(|id| id.parse::<PodId>().ok())
-        .ok_or(Unreadable("a pod without an id"))?;
-    let gpu = body.get("gpu");
-    Ok(Pod {
-        id,
-        name: text(body, "name").unwrap_or_default().to_owned(),
-        status: PodStatus::from(text(body, "status").unwrap_or_default()),
-        created_at: time(body.get("createdAt")),
-        started_at: time(body.get("startedAt")),
-        cost: dollars(body.get("cost")),
-        ssh: body
-            .get("ssh")
-            .and_then(|ssh| ssh.get("direct"))
-            .and_then(address),
-        uptime: body
-            .get("runtime")
-            .and_then(|runtime| runtime.get("uptime"))
-            .and_then(Value::as_u64),
-        env: strings(body.get("env")),
-        gpu: gpu
-            .and_then(|gpu| gpu.get("id"))
-            .and_then(Value::as_str)
-            .map(str::to_owned),
-        count: whole(gpu.and_then(|gpu| gpu.get("count"))).unwrap_or(1),
-        data_center: text(body, "dataCenterId").map(str::to_owned),
-        image: text(body, "image").unwrap_or_default().to_owned(),
-    })
+/// The fields of a pod that are read, each leniently; what else a record has (its start command alone is kilobytes) is skipped
+/// while it arrives.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Record {
+    id: Value,
+    name: Value,
+    status: Value,
+    created_at: Value,
+    started_at: Value,
+    cost: Value,
+    ssh: Value,
+    runtime: Value,
+    env: Value,
+    gpu: Value,
+    data_center_id: Value,
+    image: Value,
 }
 
-/// One page of pods, and the cursor of the next one. One unreadable record makes the whole page unreadable: it may be ours.
-pub(super) fn page(body: &Value) -> Result<(Vec<Pod>, Option<String>), Unreadable> {
-    let pods = body
-        .get("pods")
-        .and_then(Value::as_array)
-        .ok_or(Unreadable("no list of pods"))?;
-    let pods = pods.iter().map(pod).collect::<Result<_, _>>()?;
-    let next = match body
-        .get("pagination")
-        .and_then(|pagination| pagination.get("nextCursor"))
-    {
+/// A pod that was read from its record.
+#[derive(Deserialize)]
+#[serde(try_from = "Record")]
+struct Read(Pod);
+
+impl TryFrom<Record> for Read {
+    type Error = Unreadable;
+
+    /// Only the id is required.
+    fn try_from(record: Record) -> Result<Self, Unreadable> {
+        let Record {
+            id,
+            name,
+            status,
+            created_at,
+            started_at,
+            cost,
+            ssh,
+            runtime,
+            env,
+            gpu,
+            data_center_id,
+            image,
+        } = record;
+        let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Self(Pod {
+            id: id
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .ok_or(Unreadable("a pod without an id"))?,
+            name: words(&name),
+            status: PodStatus::from(status.as_str().unwrap_or_default()),
+            created_at: time(Some(&created_at)),
+            started_at: time(Some(&started_at)),
+            cost: dollars(Some(&cost)),
+            ssh: ssh.get("direct").and_then(address),
+            uptime: runtime.get("uptime").and_then(Value::as_u64),
+            env: strings(Some(&env)),
+            gpu: gpu.get("id").and_then(Value::as_str).map(str::to_owned),
+            count: whole(gpu.get("count")).unwrap_or(1),
+            data_center: data_center_id.as_str().map(str::to_owned),
+            image: words(&image),
+        }))
+    }
+}
+
+/// A pod.
+pub(super) fn pod(body: &Value) -> Result<Pod, Unreadable> {
+    if !body.is_object() {
+        return Err(Unreadable("a pod is not an object"));
+    }
+    Read::deserialize(body)
+        .map(|Read(pod)| pod)
+        .map_err(|_| Unreadable("a pod without an id"))
+}
+
+/// One page of pods, and the cursor of the next one, read as it arrives: of each record only the pod is kept. One unreadable record
+/// makes the whole page unreadable: it may be ours.
+pub(super) fn page(body: impl io::Read) -> Result<(Vec<Pod>, Option<String>), Unreadable> {
+    #[derive(Deserialize)]
+    struct Page {
+        pods: Vec<Read>,
+        #[serde(default)]
+        pagination: Value,
+    }
+    let mut json = serde_json::Deserializer::from_reader(body);
+    let page = Page::deserialize(&mut json).and_then(|page| json.end().map(|()| page));
+    let Page { pods, pagination } = page.map_err(|_| Unreadable("no list of pods"))?;
+    let pods = pods.into_iter().map(|Read(pod)| pod).collect();
+    let next = match pagination.get("nextCursor") {
         None | Some(Value::Null) => None,
         Some(Value::String(cursor)) if cursor.is_empty() => None,
         Some(Value::String(cursor)) => Some(cursor.clone()),

@@ -4,6 +4,23 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A body that arrives in odd pieces, as from a connection.
+struct Dribble<'a>(&'a [u8]);
+
+impl io::Read for Dribble<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = into.len().min(self.0.len()).min(1_357);
+        let (piece, rest) = self.0.split_at(length);
+        into[..length].copy_from_slice(piece);
+        self.0 = rest;
+        Ok(length)
+    }
+}
+
+fn read_page(body: Value) -> Result<(Vec<Pod>, Option<String>), Unreadable> {
+    page(body.to_string().as_bytes())
+}
+
 fn published_pod() -> Value {
     json!({
         "id": "7h9k2m4n6p", "name": "pytorch-training", "image": "runpod/pytorch:1", "args": "", "disk": 50,
@@ -59,17 +76,40 @@ fn what_is_missing_or_odd_in_a_pod_is_absent_and_never_guessed() {
 
 #[test]
 fn a_list_with_one_unreadable_record_is_no_list() {
-    assert!(page(&json!({"pods": [published_pod(), {"name": "no id"}]})).is_err());
-    assert!(page(&json!({"pods": null})).is_err());
-    assert!(page(&json!([])).is_err());
-    assert!(page(&json!({"error": "x"})).is_err());
-    assert_eq!(page(&json!({"pods": []})).unwrap(), (vec![], None));
+    assert!(read_page(json!({"pods": [published_pod(), {"name": "no id"}]})).is_err());
+    assert!(read_page(json!({"pods": null})).is_err());
+    assert!(read_page(json!([])).is_err());
+    assert!(read_page(json!({"error": "x"})).is_err());
+    assert_eq!(read_page(json!({"pods": []})).unwrap(), (vec![], None));
+}
+
+#[test]
+fn a_list_is_read_as_it_arrives_whatever_else_is_in_it() {
+    let mut record = published_pod();
+    record["args"] = json!("x".repeat(30_000));
+    record["added"] = json!({"by": ["a", "newer", {"server": null}]});
+    let mut body =
+        b"{\"pagination\":{\"nextCursor\":\"more\"},\"other\":[1,{}],\"pods\":[".to_vec();
+    for n in 0..300 {
+        record["id"] = json!(format!("pod{n}"));
+        if n > 0 {
+            body.push(b',');
+        }
+        body.extend(record.to_string().into_bytes());
+    }
+    body.extend(b"]}");
+    let (pods, next) = page(Dribble(&body)).unwrap();
+    assert_eq!((pods.len(), next.as_deref()), (300, Some("more")));
+    assert_eq!(pods[299].id.as_str(), "pod299");
+    assert!(page(Dribble(&body[..body.len() - 1])).is_err(), "cut off");
+    body.extend(b" x");
+    assert!(page(Dribble(&body)).is_err(), "more than one answer");
 }
 
 #[test]
 fn a_cursor_is_followed_when_there_is_one() {
     let next = |pagination: Value| {
-        page(&json!({"pods": [], "pagination": pagination})).map(|(_, next)| next)
+        read_page(json!({"pods": [], "pagination": pagination})).map(|(_, next)| next)
     };
     assert_eq!(next(json!({"nextCursor": "abc"})), Ok(Some("abc".into())));
     assert_eq!(next(json!({"nextCursor": null})), Ok(None));
@@ -235,7 +275,7 @@ proptest! {
     #[test]
     fn no_json_at_all_makes_a_parser_panic(body in any_json()) {
         let id: PodId = "abc".parse().unwrap();
-        let _ = (pod(&body), page(&body), offers(&body, Cloud::Secure, 1), billed(&body, &id));
+        let _ = (pod(&body), read_page(body.clone()), offers(&body, Cloud::Secure, 1), billed(&body, &id));
         let text = body.to_string();
         let _ = log_line(&text);
         prop_assert!(detail(&text).chars().count() <= 301);
