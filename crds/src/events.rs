@@ -83,6 +83,8 @@ events! {
     OrphanTerminated Warning,
     /// The provider does not accept the key.
     ProviderUnauthorized Warning,
+    /// The spec, as it is stored, cannot be read any more.
+    SpecUnreadable Warning,
     /// The session is not at rest, and nothing about it has changed for five minutes.
     NoProgress Warning,
     /// The engine that was planned does not start, and another one serves instead.

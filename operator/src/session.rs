@@ -3,6 +3,7 @@
 mod act;
 pub mod context;
 pub mod decide;
+mod given;
 pub mod ledger;
 pub mod observe;
 pub mod progress;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action as Next;
 use kube::{Api, ResourceExt as _};
 use srchat_crds::ChatSession;
@@ -28,6 +30,7 @@ use ledger::store::Stored;
 use observe::{LedgerSeen, Observation, read};
 use progress::Progress;
 
+pub(crate) use given::Given;
 pub use run::{Stopped, run};
 
 /// Looks in one pass: each kind of look once, and each once more after another has changed the picture.
@@ -49,10 +52,8 @@ pub(crate) struct Unlearned {
 }
 
 /// Everything that is to be done about one session now, and when to look again.
-pub(crate) async fn reconcile(
-    session: Arc<ChatSession>,
-    context: Arc<Context>,
-) -> Result<Next, Unlearned> {
+pub(crate) async fn reconcile(given: Given, context: Arc<Context>) -> Result<Next, Unlearned> {
+    let session = &given.session;
     let uid = session.uid().unwrap_or_default();
     context.place(
         &uid,
@@ -60,7 +61,10 @@ pub(crate) async fn reconcile(
         session.name_any(),
     );
     let mut memory = context.recall(&uid);
-    let outcome = passes(session, &context, &mut memory).await;
+    if let (Some(why), None) = (&given.unreadable, &memory.said) {
+        tracing::warn!(session = %session.name_any(), uid, why, "the spec of a session cannot be read");
+    }
+    let outcome = passes(given, &context, &mut memory).await;
     let gone = matches!(outcome, Ok(None));
     let next = match outcome {
         Ok(next) => Ok(next.unwrap_or_else(Next::await_change)),
@@ -80,30 +84,34 @@ pub(crate) async fn reconcile(
 
 /// Passes until there is something to wait for. `None`: the session is gone.
 async fn passes(
-    session: Arc<ChatSession>,
+    mut given: Given,
     context: &Context,
     memory: &mut Memory,
 ) -> Result<Option<Next>, Unlearned> {
-    let mut session = ChatSession::clone(&session);
+    if given.unreadable.is_some() {
+        // Its status could not be read either; this is what it was told last.
+        given.session.status.clone_from(&memory.shown);
+    }
     let mut read_at = Instant::now();
     (memory.stored, memory.door) = (None, None);
     for _ in 0..PASSES {
-        let observed = read::observe(context, &session, memory).await;
+        let observed = read::observe(context, &given, memory).await;
+        let session = &mut given.session;
         let (mut seen, stored) = observed.map_err(|source| Unlearned {
             what: "read",
             source,
         })?;
-        let decision = settle(context, &session, memory, &mut seen).await;
+        let decision = settle(context, session, memory, &mut seen).await;
         let still = progress::look(&mut memory.progress, &seen, &decision);
         let decision = decision.noticing(still, seen.now);
         if worth_telling(&decision, memory) {
-            let told = report(context, &session, memory, (&seen, &decision, None)).await;
+            let told = report(context, session, memory, (&seen, &decision, None)).await;
             session.status = Some(told.map_err(|source| Unlearned {
                 what: "report",
                 source,
             })?);
         }
-        let outcome = perform(context, &session, memory, (&seen, stored, &decision)).await;
+        let outcome = perform(context, session, memory, (&seen, stored, &decision)).await;
         if decision.action == Some(decide::Action::Release) && outcome.is_ok() {
             return Ok(None);
         }
@@ -117,13 +125,8 @@ async fn passes(
                 let trouble = describe(failure);
                 memory.failures = memory.failures.saturating_add(1);
                 tracing::warn!(session = %session.name_any(), trouble = trouble.sentence, "an action failed");
-                let told = report(
-                    context,
-                    &session,
-                    memory,
-                    (&seen, &decision, Some(&trouble)),
-                )
-                .await;
+                let told =
+                    report(context, session, memory, (&seen, &decision, Some(&trouble))).await;
                 told.map_err(|source| Unlearned {
                     what: "report",
                     source,
@@ -143,20 +146,20 @@ async fn passes(
             continue;
         }
         // As the API server has it now: a deletion in the meantime is the next thing to know.
-        let found = live(context, &session).await.map_err(|source| Unlearned {
+        let found = live(context, session).await.map_err(|source| Unlearned {
             what: "read",
             source,
         })?;
         read_at = Instant::now();
-        session = match found {
-            Some(found) => ChatSession {
-                status: session.status,
-                ..found
-            },
+        match found {
+            Some(mut found) => {
+                found.session.status = given.session.status.take();
+                given = found;
+            }
             // What was being ended when its object went is ended all the same.
-            None if session.metadata.deletion_timestamp.is_some() => session,
+            None if given.session.metadata.deletion_timestamp.is_some() => {}
             None => return Ok(None),
-        };
+        }
     }
     Ok(Some(Next::requeue(Duration::ZERO)))
 }
@@ -264,6 +267,9 @@ async fn report(
     };
     let status = report::status(facts);
     memory.said = Some(decision.verdict.clone());
+    if seen.session.unreadable.is_some() {
+        memory.shown = Some(status.clone());
+    }
     context.metrics.stands(
         &seen.session.uid,
         Standing {
@@ -286,14 +292,13 @@ async fn report(
 }
 
 /// The session as it is at this moment, if it is still the same one (S4).
-async fn live(
-    context: &Context,
-    session: &ChatSession,
-) -> Result<Option<ChatSession>, kube::Error> {
+async fn live(context: &Context, session: &ChatSession) -> Result<Option<Given>, kube::Error> {
     let namespace = session.namespace().unwrap_or_default();
-    let api: Api<ChatSession> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<DeserializeGuard<ChatSession>> =
+        Api::namespaced(context.client.clone(), &namespace);
     let found = api.get_opt(&session.name_any()).await?;
-    Ok(found.filter(|found| found.uid() == session.uid()))
+    let same = found.filter(|found| found.uid() == session.uid());
+    Ok(same.map(Given::from))
 }
 
 fn again(decision: &Decision) -> Next {

@@ -16,6 +16,7 @@ use srchat_crds::ChatSession;
 
 use crate::ours::owner;
 use crate::provider::{Error, PodId, Snapshot};
+use crate::session::Given;
 use crate::session::context::Context;
 use crate::session::ledger::Ledger;
 use crate::session::ledger::store::Stored;
@@ -254,7 +255,7 @@ async fn settle(context: &Arc<Context>, uid: &str, ledger: &Ledger) -> Result<()
         session = uid,
         "a session vanished without its end: finishing that from its ledger"
     );
-    let ghost = Arc::new(ghost(ledger));
+    let ghost = Given::ghost(ledger);
     let read = async || {
         context
             .ledgers
@@ -264,7 +265,7 @@ async fn settle(context: &Arc<Context>, uid: &str, ledger: &Ledger) -> Result<()
     };
     let mut before = read().await?;
     loop {
-        let pass = crate::session::reconcile(Arc::clone(&ghost), Arc::clone(context)).await;
+        let pass = crate::session::reconcile(ghost.clone(), Arc::clone(context)).await;
         pass.map_err(|e| Blind::Session(e.to_string()))?;
         let after = read().await?;
         if after == before {
@@ -272,30 +273,6 @@ async fn settle(context: &Arc<Context>, uid: &str, ledger: &Ledger) -> Result<()
         }
         before = after;
     }
-}
-
-fn ghost(ledger: &Ledger) -> ChatSession {
-    let model = ledger
-        .plan
-        .as_ref()
-        .and_then(|plan| plan.model.parse().ok());
-    let model = model.unwrap_or_else(|| {
-        "unknown/unknown"
-            .parse()
-            .expect("it has an owner and a name")
-    });
-    let mut ghost = ChatSession::new(
-        &ledger.session.name,
-        srchat_crds::ChatSessionSpec::of(model),
-    );
-    ghost.metadata.namespace = Some(ledger.session.namespace.clone());
-    ghost.metadata.uid = Some(ledger.session.uid.clone());
-    ghost.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-        ledger.made,
-    ));
-    ghost.metadata.creation_timestamp = ghost.metadata.deletion_timestamp.clone();
-    ghost.metadata.finalizers = Some(vec![srchat_crds::FINALIZER.to_owned()]);
-    ghost
 }
 
 /// A pod that no ledger knows has no key to be cleared with: it is ended. The next sweep sees whether it is gone, and asks again

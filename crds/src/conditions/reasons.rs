@@ -64,6 +64,8 @@ reasons! {
         StartupTooLong False,
         /// The Hub does not answer.
         HubUnavailable False,
+        /// The spec, as it is stored, cannot be read any more.
+        SpecUnreadable False,
         /// Not looked at yet.
         Pending Unknown,
         /// No longer applies.

@@ -9,10 +9,12 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use srchat_crds::{ChatSession, FIELD_MANAGER, FINALIZER};
 
+use super::Given;
 use super::context::{Context, Memory};
 use super::decide::Action;
 use super::ledger::store::Stored;
@@ -137,15 +139,18 @@ impl Pass<'_> {
         Ok(written)
     }
 
-    fn sessions(&self) -> Api<ChatSession> {
+    /// What the API server answers with may be a session whose spec cannot be read: that stands in nobody's way.
+    fn sessions(&self) -> Api<DeserializeGuard<ChatSession>> {
         Api::namespaced(self.context.client.clone(), &self.seen.session.namespace)
     }
 
     /// The session as it is at this moment, if it is still the same one (S4, S13).
-    async fn live(&self) -> Result<Option<ChatSession>, Failure> {
+    async fn live(&self) -> Result<Option<Given>, Failure> {
         let found = self.sessions().get_opt(&self.seen.session.name).await;
         let found = found.map_err(|e| Failure::Api("read the session", e))?;
-        Ok(found.filter(|found| found.uid().as_deref() == Some(self.seen.session.uid.as_str())))
+        let same =
+            found.filter(|found| found.uid().as_deref() == Some(self.seen.session.uid.as_str()));
+        Ok(same.map(Given::from))
     }
 }
 
@@ -181,7 +186,7 @@ async fn open(pass: &Pass<'_>, adrift: bool, latch: Option<Timestamp>) -> Result
 
 /// The finalizer, only on this very object (S4): a patch that carries the UID.
 async fn guard(pass: &Pass<'_>) -> Result<(), Failure> {
-    let Some(live) = pass.live().await? else {
+    let Some(Given { session: live, .. }) = pass.live().await? else {
         return Err(Failure::Overtaken("the session is another one"));
     };
     let mut finalizers = live.finalizers().to_vec();

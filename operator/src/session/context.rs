@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
+use srchat_crds::ChatSessionStatus;
 use tokio::sync::watch;
 
 use super::decide::Verdict;
@@ -110,6 +111,8 @@ pub(crate) struct Memory {
     pub door: Option<Door>,
     /// What the last report was about.
     pub said: Option<Verdict>,
+    /// The status of a session that cannot be read, as it was written last.
+    pub shown: Option<ChatSessionStatus>,
     /// Whether it moves.
     pub progress: Option<Progress>,
     pub failures: u32,

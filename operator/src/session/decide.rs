@@ -242,6 +242,8 @@ pub enum Blocked {
     },
     /// The provider refused, and it is too early to ask again.
     Refused,
+    /// Its spec cannot be read, and nobody knows what is wanted.
+    Unreadable,
 }
 
 /// How far an end is.
@@ -360,6 +362,12 @@ fn enter(seen: &Observation) -> Or<View<'_>> {
         }
         LedgerSeen::Missing if session.deleting && !session.finalizer => {
             return Break(Decision::rest(Verdict::Finished));
+        }
+        // Nothing was done for it, and nobody knows what to do.
+        LedgerSeen::Missing
+            if session.unreadable.is_some() && !session.deleting && !session.finalizer =>
+        {
+            return Break(Decision::rest(Verdict::Blocked(Blocked::Unreadable)));
         }
         LedgerSeen::Missing => {
             let latch = seen

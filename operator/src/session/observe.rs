@@ -61,6 +61,8 @@ pub struct Session {
     pub deleting: bool,
     /// Whether it has our finalizer.
     pub finalizer: bool,
+    /// Why its spec cannot be read; then the fields below are what its ledger remembers.
+    pub unreadable: Option<String>,
     /// `spec.replicas`: 0 or 1.
     pub replicas: u8,
     /// `spec.limits`, with the defaults that are computed.

@@ -119,6 +119,7 @@ fn within(verdict: &Verdict) -> Option<&'static str> {
             Blocked::Planning | Blocked::NoPlan(_) => "plan",
             Blocked::Budget { .. } => "budget",
             Blocked::Refused => "refused",
+            Blocked::Unreadable => "unreadable",
         }),
         Verdict::Ending(ending) => Some(match ending {
             Ending::Clearing => "clearing",

@@ -12,7 +12,7 @@ use kube::runtime::controller::{Action as Next, Config as Pace};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::{Api, Client, Config};
 use prometheus_client::registry::Registry;
 use srchat_crds::{ChatSession, FIELD_MANAGER};
 use tokio::net::TcpListener;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::context::{Context, Settings};
 use super::ledger::store::Ledgers;
 use super::observe::{Gap, NoAccount};
-use super::reconcile;
+use super::{Given, reconcile};
 use crate::args::ControllerArgs;
 use crate::http::{Probes, asked_to_end, serve_probes};
 use crate::hub::Hub;
@@ -206,13 +206,8 @@ async fn control(controller: Controller<DeserializeGuard<ChatSession>>, context:
     controller
         .run(
             |session, context| async move {
-                match &session.0 {
-                    Ok(session) => reconcile(Arc::new(session.clone()), context).await,
-                    Err(bad) => {
-                        tracing::warn!(session = %session.name_any(), error = %bad.error, "a session cannot be read");
-                        Ok(Next::await_change())
-                    }
-                }
+                let given = Given::from(DeserializeGuard::clone(&session));
+                reconcile(given, context).await
             },
             |_, _, _| Next::requeue(super::BACKOFF),
             context,

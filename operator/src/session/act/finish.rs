@@ -6,6 +6,7 @@ use kube::api::{DeleteParams, Preconditions};
 use srchat_crds::FINALIZER;
 use srchat_crds::status::CostSource;
 
+use super::super::Given;
 use super::super::context::Memory;
 use super::super::ledger::{Change, GoneHow, Ledger, PodRecord};
 use super::{Failure, Pass, set_finalizers};
@@ -67,7 +68,7 @@ pub(super) async fn release(pass: &Pass<'_>) -> Result<(), Failure> {
     if stored != *pass.stored {
         return Err(Failure::Overtaken("the ledger has changed"));
     }
-    if let Some(live) = pass.live().await? {
+    if let Some(Given { session: live, .. }) = pass.live().await? {
         let finalizers = live
             .finalizers()
             .iter()

@@ -13,7 +13,7 @@ use super::super::ledger::{
     Attempt, Change, Ledger, LeftOut, Outcome, PodRecord, REQUEST_TIMEOUT, Refusal, RefusedWhy,
     SEND_WINDOW, pod_name,
 };
-use super::super::observe::{Proposal, read};
+use super::super::observe::Proposal;
 use super::{Failure, Pass};
 use crate::host::Incarnation;
 use crate::host::boot::{self, Environment, Nonce};
@@ -98,9 +98,12 @@ async fn still_wanted(pass: &Pass<'_>, ledger: &Ledger) -> Result<(), Failure> {
         .live()
         .await?
         .ok_or(Failure::Overtaken("the session is gone"))?;
-    let live = read::parse(&live);
-    let wanted =
-        !live.deleting && live.finalizer && live.replicas == 1 && live.unconfirmed_until.is_none();
+    let live = live.parse(&pass.seen.ledger);
+    let wanted = !live.deleting
+        && live.finalizer
+        && live.unreadable.is_none()
+        && live.replicas == 1
+        && live.unconfirmed_until.is_none();
     if !wanted || ledger.run.ended.is_some() || live.generation != pass.seen.session.generation {
         return Err(Failure::Overtaken("the session has changed"));
     }

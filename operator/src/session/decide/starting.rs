@@ -40,6 +40,9 @@ pub(super) fn advance(view: &View<'_>, pending: Option<Decision>) -> Or<Infallib
 /// Everything that has to hold before money is spent, in the order of what it costs to find out.
 fn rent(view: &View<'_>) -> Result<Decision, Decision> {
     let session = &view.seen.session;
+    if session.unreadable.is_some() {
+        return Err(Decision::rest(Verdict::Blocked(Blocked::Unreadable)));
+    }
     if view.ledger.used() >= session.limits.attempts as usize {
         let reason = super::EndReason::Attempts;
         let change = Change::Ended {
@@ -415,6 +418,9 @@ impl View<'_> {
 
     /// What a session that rents nothing would rent: asked once a generation, and again while the Hub could not say.
     pub(super) fn preview(&self) -> Option<Decision> {
+        if self.seen.session.unreadable.is_some() {
+            return None;
+        }
         let answer = self
             .seen
             .plan

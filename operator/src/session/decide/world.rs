@@ -229,6 +229,7 @@ pub(crate) fn session() -> Session {
         created: start(),
         deleting: false,
         finalizer: false,
+        unreadable: None,
         replicas: 1,
         limits: Limits {
             hourly: Dollars::whole(1),

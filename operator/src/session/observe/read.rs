@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use srchat_crds::{ANNOTATION_ABANDON, ANNOTATION_UNCONFIRMED_UNTIL, ChatSession, FINALIZER};
+use srchat_crds::ChatSession;
 
 use super::super::context::{Context, Memory};
 use super::super::decide::Look;
+use super::super::given::Given;
 use super::super::ledger::store::Stored;
-use super::{
-    Door, House, LedgerSeen, Limits, NoAccount, Observation, Published, RouteSeen, Session,
-};
+use super::{Door, House, LedgerSeen, NoAccount, Observation, Published, RouteSeen, Session};
 use crate::provider::Address;
 use crate::publish;
 
@@ -34,14 +33,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// When the API server did not answer.
 pub(crate) async fn observe(
     context: &Context,
-    session: &ChatSession,
+    given: &Given,
     memory: &mut Memory,
 ) -> Result<(Observation, Stored), kube::Error> {
-    let own = parse(session);
+    let session = &given.session;
     let stored = match memory.stored.take() {
         Some(stored) => stored,
-        None => context.ledgers.read(&own.uid).await?,
+        None => {
+            let uid = session.uid().unwrap_or_default();
+            context.ledgers.read(&uid).await?
+        }
     };
+    let own = given.parse(&stored.seen);
     let door = match memory.door.take() {
         Some(door) => door,
         None => door(context, session, &own).await?,
@@ -154,44 +157,5 @@ fn house(context: &Context) -> House {
         installation: context.installation.id.clone(),
         account,
         gap: *context.gap.borrow(),
-    }
-}
-
-/// The session's own words, parsed. The CRD has checked them; what it could not check gets its default.
-pub(crate) fn parse(session: &ChatSession) -> Session {
-    let limits = &session.spec.limits;
-    let lifetime = limits.lifetime.duration();
-    let idle = limits
-        .idle
-        .map_or(lifetime.min(Duration::from_secs(30 * 60)), |idle| {
-            idle.duration()
-        });
-    let annotation = |name: &str| session.annotations().get(name);
-    Session {
-        uid: session.uid().unwrap_or_default(),
-        namespace: session.namespace().unwrap_or_default(),
-        name: session.name_any(),
-        generation: session.metadata.generation.unwrap_or_default(),
-        created: session
-            .creation_timestamp()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-        deleting: session.metadata.deletion_timestamp.is_some(),
-        finalizer: session
-            .finalizers()
-            .iter()
-            .any(|finalizer| finalizer == FINALIZER),
-        replicas: u8::from(session.spec.replicas > 0),
-        limits: Limits {
-            hourly: limits.max_hourly_cost,
-            total: limits.max_total_cost,
-            lifetime,
-            idle: (!idle.is_zero()).then_some(idle),
-            startup: limits.startup.map(|startup| startup.duration()),
-            attempts: limits.attempts,
-        },
-        wipe_timeout: session.spec.teardown.wipe_timeout.duration(),
-        abandon: annotation(ANNOTATION_ABANDON).cloned(),
-        unconfirmed_until: annotation(ANNOTATION_UNCONFIRMED_UNTIL)
-            .map(|text| text.parse().unwrap_or(Timestamp::UNIX_EPOCH)),
     }
 }

@@ -10,7 +10,8 @@ use srchat_crds::conditions::{
 use super::super::decide::{Blocked, Ending, Near, Verdict, idle_due};
 use super::super::ledger::{EndReason, GoneHow, Ledger, PodRecord, RefusedWhy, Why};
 use super::super::observe::{
-    EngineSeen, FailedAt, NoAccount, Observation, PlanAnswer, RouteSeen, Trouble, UnreadWhy,
+    EngineSeen, FailedAt, NoAccount, Observation, PlanAnswer, RouteSeen, Session, Trouble,
+    UnreadWhy,
 };
 use super::{Facts, Setback, ending, shown_end, shown_wipe};
 use crate::host::Stage;
@@ -20,7 +21,17 @@ pub fn of(facts: &Facts<'_>, ledger: Option<&Ledger>) -> Conditions {
     let seen = facts.seen;
     let life = life(seen, ledger);
     let Some(ledger) = ledger else {
-        return Conditions::pending(life);
+        let mut says = Conditions::pending(life);
+        if let Some(unreadable) = unreadable(&seen.session) {
+            // Nothing was ever done for it: what it says of itself is that it cannot be read, and not that it is paused.
+            says.life = if seen.session.deleting {
+                life
+            } else {
+                Life::Wanted
+            };
+            says.planned = unreadable;
+        }
+        return says;
     };
     let end = ending(&seen.session, ledger);
     let mut says = match life {
@@ -29,6 +40,9 @@ pub fn of(facts: &Facts<'_>, ledger: Option<&Ledger>) -> Conditions {
     };
     if life == Life::Paused {
         says.planned = planned(facts, ledger);
+    }
+    if let Some(unreadable) = unreadable(&seen.session).filter(|_| life != Life::Deleting) {
+        says.planned = unreadable;
     }
     if let Some(ended) = ledger.run.ended.filter(|_| life == Life::Ended) {
         says.within_limits = reached(ledger, ended.reason);
@@ -79,6 +93,17 @@ fn life(seen: &Observation, ledger: Option<&Ledger>) -> Life {
     } else {
         Life::Wanted
     }
+}
+
+/// What is rented goes on until the end that its host was told; nothing else is.
+fn unreadable(session: &Session) -> Option<Says<Planned>> {
+    let why = session.unreadable.as_ref()?;
+    Some(Says::new(
+        Planned::SpecUnreadable,
+        format!(
+            "The spec, as it is stored, cannot be read: {why}. Nothing is rented for it; correct it, or delete the session."
+        ),
+    ))
 }
 
 fn wanted(facts: &Facts<'_>, ledger: &Ledger) -> Conditions {

@@ -164,6 +164,7 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<(Event, S
         (Type::Planned, "NoFittingGPU", Event::NoFittingGPU),
         (Type::Planned, "OverPrice", Event::OverPrice),
         (Type::Planned, "OutOfStock", Event::WaitingForCapacity),
+        (Type::Planned, "SpecUnreadable", Event::SpecUnreadable),
         (
             Type::Provisioned,
             "WaitingForCapacity",

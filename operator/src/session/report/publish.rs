@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event as Told, EventType};
 use kube::{Api, Resource as _};
 use serde_json::json;
@@ -32,7 +33,7 @@ pub(crate) async fn status(
         return Ok(false);
     }
     let metadata = &session.metadata;
-    let api: Api<ChatSession> = Api::namespaced(
+    let api: Api<DeserializeGuard<ChatSession>> = Api::namespaced(
         context.client.clone(),
         metadata.namespace.as_deref().unwrap_or_default(),
     );

@@ -867,3 +867,40 @@ fn a_bill_that_is_late_is_asked_for_ever_more_seldom_and_after_a_day_no_more() {
     assert!((5..12).contains(&asked), "{asked}");
     assert_eq!(from, CostSource::Estimated);
 }
+
+/// The same, as its ledger remembers it, when its spec cannot be read any more.
+fn illegible(mut world: World) -> World {
+    world.session.unreadable = Some("unknown variant".to_owned());
+    world
+}
+
+#[test]
+fn a_session_whose_spec_cannot_be_read_rents_nothing_and_goes_when_it_is_deleted() {
+    let mut world = illegible(World::new());
+    let decision = world.pass();
+    assert_eq!(decision.verdict, Verdict::Blocked(Blocked::Unreadable));
+    assert!(decision.idle() && world.ledger.is_none(), "nothing is done");
+
+    let mut known = illegible(World::under_way());
+    for _ in 0..10 {
+        let _ = known.pass();
+    }
+    assert_eq!(known.created, 0);
+    known.session.deleting = true;
+    assert_eq!(known.settle(), Verdict::Finished);
+}
+
+#[test]
+fn what_a_session_has_rented_is_ended_without_its_spec() {
+    let mut world = illegible(serving());
+    assert_eq!(world.settle(), Verdict::Serving, "it is kept until its end");
+    let mut deleted = world.clone();
+    deleted.session.deleting = true;
+    assert_eq!(deleted.settle(), Verdict::Finished);
+    assert!(deleted.receipt && deleted.billing() == 0);
+    assert!(when(&deleted, "Clear") < when(&deleted, "Terminate"));
+
+    world.now = world.pods[0].deadline;
+    assert_eq!(world.settle(), Verdict::Ended(EndReason::Lifetime));
+    assert_eq!(world.billing(), 0);
+}
