@@ -76,6 +76,10 @@ pub struct ControllerArgs {
     /// Without it `https://srchat-gateway.<namespace>.svc`.
     #[arg(long, env = "SRCHAT_GATEWAY_URL")]
     pub gateway_url: Option<Url>,
+    /// PEM of what clients of the gateways should trust, where their certificate is not the installation's own; empty where that
+    /// is what clients trust anyway.
+    #[arg(long, env = "SRCHAT_GATEWAY_CA")]
+    pub gateway_ca: Option<String>,
     /// Base URL of RunPod's REST API.
     #[arg(
         long,
@@ -138,6 +142,13 @@ pub struct GatewayArgs {
         default_value = "srchat-sessions"
     )]
     pub sessions_namespace: String,
+    /// Secret with the gateways' certificate, of type kubernetes.io/tls. Without it the one that the controller makes.
+    #[arg(
+        long,
+        env = "SRCHAT_TLS_SECRET",
+        default_value = crate::installation::store::LEAF_SECRET
+    )]
+    pub tls_secret: String,
 }
 
 /// Flags of `sweep`.

@@ -89,6 +89,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         listen,
         metrics_listen,
         sessions_namespace,
+        tls_secret,
     } = args;
     let client = kube::Client::try_default()
         .await
@@ -106,7 +107,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         .local_addr()
         .map_or(metrics_listen, |address| address);
     tracing::info!(%address, %metrics, "the gateway listens");
-    let watch = watch::follow(&gateway, client, &sessions_namespace);
+    let watch = watch::follow(&gateway, client, &sessions_namespace, &tls_secret);
     tokio::select! {
         () = gateway.serve(listener) => Ok(()),
         () = crate::http::serve_probes(probes, ready) => Ok(()),

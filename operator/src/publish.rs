@@ -72,7 +72,7 @@ pub enum Published {
 pub struct Front {
     /// The gateways' public base URL, without a slash at its end.
     pub gateway_url: String,
-    /// PEM of what clients should trust.
+    /// PEM of what clients should trust; empty where they trust it anyway.
     pub ca: String,
 }
 
@@ -155,8 +155,8 @@ impl Front {
         let token = text(TOKEN).map(|token| Token(SecretString::from(token.to_owned())));
         let token = token.filter(|token| token.hash().is_some());
         let (namespace, name) = place(session);
-        let stale =
-            text(URL) != Some(&self.endpoint(namespace, name)) || text(CA) != Some(&self.ca);
+        let stale = text(URL) != Some(&self.endpoint(namespace, name))
+            || text(CA).unwrap_or_default() != self.ca;
         Published::Ours {
             token,
             stale,
@@ -176,11 +176,16 @@ impl Front {
                 ..ObjectMeta::default()
             },
             type_: Some("Opaque".to_owned()),
-            data: Some(BTreeMap::from([
-                part(URL, &self.endpoint(namespace, name)),
-                part(TOKEN, token.0.expose_secret()),
-                part(CA, &self.ca),
-            ])),
+            data: Some(
+                [
+                    Some(part(URL, &self.endpoint(namespace, name))),
+                    Some(part(TOKEN, token.0.expose_secret())),
+                    (!self.ca.is_empty()).then(|| part(CA, &self.ca)),
+                ]
+                .into_iter()
+                .flatten()
+                .collect(),
+            ),
             ..Secret::default()
         }
     }
@@ -322,6 +327,30 @@ mod tests {
             gateway_url: "https://chat.example".into(),
             ca: "PEM".into(),
         }
+    }
+
+    #[test]
+    fn a_certificate_that_everybody_trusts_needs_no_authority_beside_it() {
+        let public = Front {
+            ca: String::new(),
+            ..front()
+        };
+        let (own, token) = (session("u1"), Token::new());
+        let secret = public.secret(&own, &token);
+        assert_eq!(
+            secret.data.as_ref().unwrap().keys().collect::<Vec<_>>(),
+            [TOKEN, URL]
+        );
+        let stale = |front: &Front, secret| match front.judge(&own, secret) {
+            Published::Ours { stale, .. } => stale,
+            other => panic!("{other:?}"),
+        };
+        assert!(!stale(&public, secret.clone()));
+        assert!(stale(&front(), secret), "an authority is added later");
+        assert!(
+            stale(&public, front().secret(&own, &token)),
+            "and taken away"
+        );
     }
 
     #[test]

@@ -29,3 +29,64 @@ app.kubernetes.io/component: gateway
 https://srchat-gateway.{{ .Release.Namespace }}.svc{{ if ne (int .Values.gateway.service.port) 443 }}:{{ .Values.gateway.service.port }}{{ end }}
 {{- end -}}
 {{- end }}
+
+{{/* The Secret with a certificate that is not the installation's own; empty for its own. */}}
+{{- define "srchat.tlsSecret" -}}
+{{- if .Values.gateway.tls.certManager.enabled -}}
+{{ .Values.gateway.tls.secretName | default "srchat-gateway-issued" }}
+{{- else -}}
+{{ .Values.gateway.tls.secretName }}
+{{- end -}}
+{{- end }}
+
+{{/* What every pod of ours is held to. */}}
+{{- define "srchat.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "srchat.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* Both processes answer the same probes at once after their start; neither waits for the other. */}}
+{{- define "srchat.probes" -}}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: metrics
+  periodSeconds: 10
+  timeoutSeconds: 3
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: metrics
+  periodSeconds: 2
+  timeoutSeconds: 2
+{{- end }}
+
+{{/* Where a component's pods go: called with the values of the component and the root. */}}
+{{- define "srchat.placement" -}}
+{{- with .own.priorityClassName | default (ternary "srchat" "" .root.Values.priorityClass.create) }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .own.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .own.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .own.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -12,11 +12,8 @@ use kube::{Api, Client};
 use super::Gateway;
 use crate::route::Route;
 
-/// The Secret with the gateways' certificate.
-const LEAF: &str = "srchat-gateway-tls";
-
-/// Follows until dropped.
-pub(super) async fn follow(gateway: &Gateway, client: Client, namespace: &str) {
+/// Follows until dropped; `leaf` is the Secret with the gateways' certificate.
+pub(super) async fn follow(gateway: &Gateway, client: Client, namespace: &str, leaf: &str) {
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let mut events = watcher(secrets, watcher::Config::default())
         .default_backoff()
@@ -26,14 +23,14 @@ pub(super) async fn follow(gateway: &Gateway, client: Client, namespace: &str) {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(secret)) => {
-                listed.extend(take(gateway, &secret));
+                listed.extend(take(gateway, &secret, leaf));
             }
             Ok(Event::InitDone) => {
                 gateway.sessions.keep_only(&listed);
                 gateway.listed.store(true, Ordering::Relaxed);
             }
             Ok(Event::Apply(secret)) => {
-                take(gateway, &secret);
+                take(gateway, &secret, leaf);
             }
             Ok(Event::Delete(secret)) => forget(gateway, &secret),
             Err(error) => {
@@ -44,9 +41,9 @@ pub(super) async fn follow(gateway: &Gateway, client: Client, namespace: &str) {
 }
 
 /// Takes a Secret in; the session's UID when it is a route that can be served.
-fn take(gateway: &Gateway, secret: &Secret) -> Option<String> {
+fn take(gateway: &Gateway, secret: &Secret, leaf: &str) -> Option<String> {
     let name = secret.metadata.name.as_deref()?;
-    if name == LEAF {
+    if name == leaf {
         take_leaf(gateway, secret);
         return None;
     }

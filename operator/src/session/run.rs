@@ -105,7 +105,10 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
         routes: Routes::new(client.clone(), &args.namespaces.sessions_namespace),
         front: Front {
             gateway_url: args.gateway_base(),
-            ca: installation.authority.bundle(),
+            ca: args
+                .gateway_ca
+                .clone()
+                .unwrap_or_else(|| installation.authority.bundle()),
         },
         installation,
         bound,
