@@ -1,5 +1,6 @@
 //! What the command line can say: clap types and nothing else.
 
+pub mod history;
 pub mod values;
 pub mod wishes;
 
@@ -99,6 +100,9 @@ pub enum Command {
     Rm(Remove),
     /// Look at everything that a session stands on, and say what to do
     Doctor,
+    /// Read, export, search and remove the encrypted conversations of this machine
+    #[command(subcommand)]
+    History(history::HistoryVerb),
     /// Print the completions of a shell
     Completions(Completions),
     /// Write the man pages into a folder

@@ -8,6 +8,7 @@ pub mod documents;
 pub mod extend;
 pub mod files;
 pub mod login;
+pub mod history;
 pub mod logs;
 pub mod ls;
 pub mod pause;

@@ -7,6 +7,7 @@ mod commands;
 mod confirm;
 mod failure;
 mod gateway;
+mod history;
 mod place;
 mod print;
 mod proposal;
@@ -43,6 +44,9 @@ fn run(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> {
     match &arguments.command {
         Command::Completions(args) => return commands::documents::completions(args, print),
         Command::Man(args) => return commands::documents::man(args),
+        Command::History(verb) => {
+            return commands::history::history(verb.clone(), arguments.global.output, print);
+        }
         _ => {}
     }
     // One provider of cryptography for every TLS connection; a second call in one process changes nothing.
@@ -99,5 +103,6 @@ async fn act(arguments: Arguments, print: &Arc<Printer>) -> Result<(), Failure> 
         Command::Rm(args) => commands::rm::rm(&cluster, args, print).await,
         Command::Completions(args) => commands::documents::completions(&args, print),
         Command::Man(args) => commands::documents::man(&args),
+        Command::History(verb) => commands::history::history(verb, output, print),
     }
 }
