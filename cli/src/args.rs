@@ -120,6 +120,9 @@ pub struct Attach {
     /// How long to wait for the model to be served, such as 30s or 20m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub wait: Option<Duration>,
+    /// Keep nothing of the conversation on this machine
+    #[arg(long)]
+    pub no_history: bool,
 }
 
 /// `srchat ask`.

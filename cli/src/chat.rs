@@ -1,237 +1,210 @@
 //! The conversation: lines in, streamed answers out, all of it in the terminal's own scrollback.
 
+mod ahead;
+mod answer;
+mod clipboard;
+mod commands;
+mod complete;
+pub mod conversation;
 pub mod editor;
 pub mod image;
+mod limits;
 pub mod markdown;
+mod record;
+mod screen;
+mod settings;
 pub mod slash;
 pub mod stream;
+mod telling;
+mod terminal;
+pub mod theme;
+mod words;
 
+use crate::cluster::Cluster;
 use crate::failure::{Code, Failure};
 use crate::gateway::Gateway;
+use crate::history::entry::Header;
+use crate::history::prompts::Prompts;
 use crate::print::Printer;
-use crate::transfer;
+use conversation::{Conversation, Picture};
 use editor::{Editor, Typed};
-use markdown::Markdown;
-use serde_json::{Value, json};
+use limits::Limits;
+use record::Record;
 use slash::Line;
-use std::path::Path;
 use std::sync::Arc;
-use stream::{Answer, Piece};
+use terminal::Sane;
+use theme::Theme;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the chat is with.
+pub struct About {
+    /// What the history says of it: model, session, namespace, UID.
+    pub header: Header,
+    /// Whether the model sees.
+    pub vision: bool,
+    /// Tokens that it can read at once, if the plan says.
+    pub context: Option<u64>,
+    /// Whether the session ends when the chat is left, unless `/keep` was said.
+    pub ends: bool,
+}
+
+/// How a chat was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// `/keep` was said: the session shall go on.
+    pub keep: bool,
+}
 
 /// A chat with one session.
-pub struct Chat {
+pub struct Chat<'a> {
+    cluster: &'a Cluster,
+    about: About,
     gateway: Gateway,
     print: Arc<Printer>,
-    messages: Vec<Value>,
+    theme: Theme,
+    editor: Editor,
+    limits: Limits,
+    record: Record,
+    conversation: Conversation,
     /// Pictures that wait for the next message.
-    pictures: Vec<Value>,
-    /// Whether the model sees.
-    vision: bool,
+    waiting: Vec<Picture>,
+    /// What the model thinks is shown as it comes.
+    thinking: bool,
+    /// Tokens read and written, of the last answer and of all.
+    tokens: Tokens,
+    /// The next message takes the place of the last turn.
+    replacing: bool,
+    keep: bool,
+    _sane: Sane,
 }
 
-/// How an answer ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Ended {
-    Whole,
-    Stopped,
+/// Tokens, as the engine counts them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tokens {
+    last: (u64, u64),
+    all: (u64, u64),
 }
 
-impl Chat {
-    /// A new conversation.
-    pub fn new(gateway: Gateway, print: Arc<Printer>, vision: bool) -> Self {
+impl<'a> Chat<'a> {
+    /// A new conversation. With `history` it is kept on this machine, encrypted.
+    pub fn new(
+        cluster: &'a Cluster,
+        gateway: Gateway,
+        about: About,
+        print: &Arc<Printer>,
+        history: bool,
+    ) -> Self {
+        let sane = Sane::keep();
+        let theme = Theme::of_terminal();
+        let record = Record::begin(history, &about.header, print);
+        let prompts = match record.folder() {
+            Some(folder) => Prompts::with_earlier(folder.to_owned()),
+            None => Prompts::default(),
+        };
+        let editor = Editor::start(print, theme, prompts);
+        let limits = Limits::follow(gateway.clone(), editor.notices());
         Self {
+            cluster,
+            about,
             gateway,
-            print,
-            messages: Vec::new(),
-            pictures: Vec::new(),
-            vision,
+            print: Arc::clone(print),
+            theme,
+            editor,
+            limits,
+            record,
+            conversation: Conversation::default(),
+            waiting: Vec::new(),
+            thinking: true,
+            tokens: Tokens::default(),
+            replacing: false,
+            keep: false,
+            _sane: sane,
         }
     }
 
     /// Reads and answers until the person leaves. What fails is said, and the chat goes on.
-    pub async fn run(mut self, first: Option<String>) -> Result<(), Failure> {
-        if let Some(first) = first {
-            self.say(self.message(first)).await?;
+    ///
+    /// # Errors
+    /// Only what ends the chat: no terminal to read from, a signal.
+    pub async fn run(mut self, first: Option<String>) -> Result<Left, Failure> {
+        let mut ends = Ends::new()?;
+        tokio::select! {
+            // A closed terminal hangs up and fails to be read at the same time: it is the signal that counts.
+            biased;
+            () = ends.next() => Err(Failure::silent(Code::Interrupted)),
+            left = self.converse(first) => left.map(|()| Left { keep: self.keep }),
         }
-        let editor = Editor::start();
+    }
+
+    async fn converse(&mut self, first: Option<String>) -> Result<(), Failure> {
+        if let Some(first) = first {
+            self.go_on(Line::Message(first)).await?;
+        }
         let mut interrupted = false;
         loop {
-            let line = match editor.read().await? {
+            let line = match self.editor.read().await? {
                 Typed::Line(line) => line,
                 Typed::End => return Ok(()),
                 Typed::Interrupt if interrupted => return Ok(()),
                 Typed::Interrupt => {
-                    interrupted = true;
+                    (interrupted, self.replacing) = (true, false);
                     self.print.note("Ctrl-C again, or /exit, leaves the chat.");
                     continue;
                 }
             };
             interrupted = false;
-            match self.obey(slash::parse(&line)).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(failure) if failure.message.is_empty() => return Err(failure),
-                Err(failure) => self.print.failure(&failure),
+            if !self.go_on(slash::parse(&line)).await? {
+                return Ok(());
             }
         }
     }
 
-    /// Does what a line says; false leaves.
-    async fn obey(&mut self, line: Line) -> Result<bool, Failure> {
-        match line {
-            Line::Empty => {}
-            Line::Help => self.print.note(slash::HELP),
-            Line::Exit => return Ok(false),
-            Line::Clear => {
-                self.messages.clear();
-                self.pictures.clear();
-                self.print.note("The conversation is forgotten.");
+    /// Does what a line says and tells what failed; false leaves.
+    async fn go_on(&mut self, line: Line) -> Result<bool, Failure> {
+        let stays = match line {
+            Line::Empty => return Ok(true),
+            Line::Wrong(what) => {
+                self.print.note(&what);
+                return Ok(true);
             }
-            Line::Wrong(what) => self.print.note(&what),
-            Line::Message(text) => self.say(self.message(text)).await?,
-            Line::Image { path, message } => self.show(&path, message).await?,
-            Line::Upload { local, remote } => self.upload(&local, remote).await?,
-            Line::Download { remote, local } => self.download(&remote, local).await?,
-        }
-        Ok(true)
-    }
-
-    fn message(&self, text: String) -> Value {
-        if self.pictures.is_empty() {
-            return json!({"role": "user", "content": text});
-        }
-        let mut parts = self.pictures.clone();
-        parts.push(json!({"type": "text", "text": text}));
-        json!({"role": "user", "content": parts})
-    }
-
-    /// One turn. Only a turn that has an answer becomes part of the conversation, so a failed one can be sent again.
-    async fn say(&mut self, message: Value) -> Result<(), Failure> {
-        self.messages.push(message);
-        let request = json!({
-            "messages": self.messages,
-            "stream": true,
-            "stream_options": {"include_usage": true},
-        });
-        let mut text = String::new();
-        let outcome = answer(&self.gateway, &request, &self.print, &mut text).await;
-        if text.is_empty() {
-            self.messages.pop();
-        } else {
-            self.messages
-                .push(json!({"role": "assistant", "content": text}));
-            self.pictures.clear();
-        }
-        if outcome? == Ended::Stopped {
-            self.print.note("(stopped)");
-        }
-        Ok(())
-    }
-
-    async fn show(&mut self, path: &str, message: Option<String>) -> Result<(), Failure> {
-        if !self.vision {
-            return Err(
-                Failure::new(Code::Usage, "this session's model does not see pictures").hint(
-                    "start a session with a vision model, such as Qwen/Qwen2.5-VL-7B-Instruct",
-                ),
-            );
-        }
-        self.pictures.push(image::part(Path::new(path))?);
-        match message {
-            Some(text) => self.say(self.message(text)).await,
-            None => {
-                self.print.note("The picture goes with your next message.");
-                Ok(())
+            Line::Message(text) => self.message(text).await.map(|()| true),
+            Line::Command(command) => self.obey(command).await,
+        };
+        match stays {
+            // The reader of our output is gone.
+            Err(failure) if failure.message.is_empty() => Err(failure),
+            Err(failure) => {
+                self.print.failure(&failure);
+                Ok(true)
             }
+            Ok(stays) => Ok(stays),
         }
-    }
-
-    async fn upload(&self, local: &str, remote: Option<String>) -> Result<(), Failure> {
-        let local = Path::new(local);
-        let own = local
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        let remote = remote.or(own).unwrap_or_default();
-        let moved = stoppable(transfer::upload(
-            &self.gateway,
-            (local, &remote),
-            &self.print,
-        ));
-        let moved = moved.await?;
-        self.print.note(&format!(
-            "{remote} is there: {}, SHA-256 {}",
-            transfer::size(moved.bytes),
-            moved.sha256
-        ));
-        Ok(())
-    }
-
-    async fn download(&self, remote: &str, local: Option<String>) -> Result<(), Failure> {
-        let local = local.unwrap_or_else(|| ".".into());
-        let paths = (remote, Path::new(&local));
-        let moved = stoppable(transfer::download(&self.gateway, paths, false, &self.print)).await?;
-        self.print.note(&format!(
-            "{remote} is here: {}, SHA-256 {}",
-            transfer::size(moved.bytes),
-            moved.sha256
-        ));
-        Ok(())
     }
 }
 
-/// Streams one answer to stdout and into `text`. Ctrl-C drops the connection, which stops the engine.
-async fn answer(
-    gateway: &Gateway,
-    request: &Value,
-    print: &Printer,
-    text: &mut String,
-) -> Result<Ended, Failure> {
-    let mut markdown = print.renders_markdown().then(Markdown::default);
-    let outcome = tokio::select! {
-        outcome = receive(gateway, request, (print, markdown.as_mut()), text) => outcome.map(|()| Ended::Whole),
-        _ = tokio::signal::ctrl_c() => Ok(Ended::Stopped),
-    };
-    let rest = markdown.map(|mut m| m.finish()).unwrap_or_default();
-    print.raw(&rest)?;
-    if !text.is_empty() && !text.ends_with('\n') {
-        print.raw("\n")?;
-    }
-    outcome
+/// The signals that end the chat. Ctrl-C is none of them.
+struct Ends {
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
-async fn receive(
-    gateway: &Gateway,
-    request: &Value,
-    (print, mut markdown): (&Printer, Option<&mut Markdown>),
-    text: &mut String,
-) -> Result<(), Failure> {
-    let mut answer = Answer::new(gateway.chat(request).await?);
-    let mut thinking = false;
-    while let Some(piece) = answer.next().await? {
-        match piece {
-            Piece::Text(piece) => {
-                if std::mem::take(&mut thinking) {
-                    print.aside("\n\n")?;
-                }
-                match markdown.as_deref_mut() {
-                    Some(markdown) => print.raw(&markdown.push(&piece))?,
-                    None => print.foreign(&piece)?,
-                }
-                text.push_str(&piece);
-            }
-            Piece::Reasoning(piece) => {
-                thinking = true;
-                print.aside(&piece)?;
-            }
-            Piece::Usage { .. } => {}
+impl Ends {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|e| {
+                Failure::new(Code::Error, format!("could not listen for signals: {e}"))
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
-    }
-    Ok(())
-}
-
-async fn stoppable<T>(act: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::select! {
-        outcome = act => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Interrupted, "stopped; nothing was left half done")),
     }
 }

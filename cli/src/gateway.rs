@@ -28,6 +28,7 @@ pub struct Endpoint {
 }
 
 /// One session's endpoint, ready for requests.
+#[derive(Clone)]
 pub struct Gateway {
     http: Client,
     base_url: String,
@@ -131,6 +132,20 @@ impl Gateway {
             .chain_update(self.key.expose_secret())
             .finalize();
         hex::encode(sum)
+    }
+
+    /// Follows the session's state: server-sent events, the first at once, until the session or the gateway ends.
+    pub async fn status(&self) -> Result<Response, Failure> {
+        let url = self.beside("status")?;
+        self.send(self.http.get(url)).await
+    }
+
+    /// The one model that is served, as OpenAI lists models.
+    pub async fn models(&self) -> Result<Value, Failure> {
+        let answer = self
+            .send(self.http.get(format!("{}/models", self.base_url)))
+            .await?;
+        answer.json().await.map_err(|e| broken(&e))
     }
 
     /// What stands beside `/v1` in the session's own URL.

@@ -273,14 +273,6 @@ impl History {
         Ok(Story::of(id.to_owned(), header, entries, lost))
     }
 
-    /// The whole id of the one conversation that begins so.
-    ///
-    /// # Errors
-    /// When there is none, or there are several.
-    pub fn find(&self, beginning: &str) -> Result<String, Error> {
-        find(&self.folder, beginning)
-    }
-
     /// A new conversation. Nothing is on disk before its first record.
     ///
     /// # Errors
@@ -506,7 +498,9 @@ mod tests {
         drop((writer, history));
 
         let history = History::existing(folder.path()).unwrap().unwrap();
-        let story = history.story(&history.find(&id[..6]).unwrap()).unwrap();
+        let story = history
+            .story(&find(folder.path(), &id[..6]).unwrap())
+            .unwrap();
         assert_eq!(
             (story.header.as_ref(), words(&story)),
             (Some(&header()), vec!["the treasure is under the oak"])

@@ -1,6 +1,6 @@
 //! The only door to stdout and stderr. Data goes to stdout, everything else to stderr.
 
-use crate::chat::markdown::printable;
+use crate::chat::theme::printable;
 use crate::failure::{Code, Failure};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -38,11 +38,6 @@ impl Printer {
         self.live && io::stdin().is_terminal()
     }
 
-    /// Whether Markdown is rendered: on a terminal that takes colours.
-    pub fn renders_markdown(&self) -> bool {
-        self.terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-    }
-
     /// Data as it is, flushed at once: answers stream.
     pub fn raw(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
@@ -57,15 +52,6 @@ impl Printer {
             self.raw(&clean(text))
         } else {
             self.raw(text)
-        }
-    }
-
-    /// What the model thinks aloud: dimmed on a terminal, left out of a pipe.
-    pub fn aside(&self, text: &str) -> Result<(), Failure> {
-        match (self.terminal, self.renders_markdown()) {
-            (true, true) => self.raw(&format!("\x1b[2m{}\x1b[0m", clean(text))),
-            (true, false) => self.raw(&clean(text)),
-            (false, _) => Ok(()),
         }
     }
 

@@ -1,20 +1,23 @@
 //! `srchat ask`: one answer, for pipes.
 
 use crate::args;
-use crate::chat::{image, markdown::Markdown, stream::Answer, stream::Piece};
+use crate::chat::{image, markdown::Markdown, stream::Answer, stream::Piece, theme::Theme};
 use crate::cluster::Cluster;
 use crate::failure::{Code, Failure};
 use crate::print::Printer;
 use serde_json::{Value, json};
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
 /// A file put before the question must leave room for the answer in any context.
 const LONGEST_FILE: u64 = 1 << 20;
+/// So must a question that is piped in.
+const LONGEST_QUESTION: u64 = 8 << 20;
 
 /// Asks and prints.
 pub async fn ask(cluster: &Cluster, args: args::Ask, print: &Printer) -> Result<(), Failure> {
-    let request = request(&args)?;
+    let prompt = prompt(args.prompt.as_deref(), print).await?;
+    let request = request(&args, prompt)?;
     let gateway = cluster.gateway(&args.name).await?;
     if args.json {
         let answer = gateway.chat(&request).await?;
@@ -25,7 +28,7 @@ pub async fn ask(cluster: &Cluster, args: args::Ask, print: &Printer) -> Result<
         return print.json(&answer);
     }
     let mut answer = Answer::new(gateway.chat(&request).await?);
-    let mut markdown = print.renders_markdown().then(Markdown::default);
+    let mut markdown = print.terminal.then(|| Markdown::new(Theme::of_terminal()));
     let mut last = '\n';
     while let Some(piece) = answer.next().await? {
         let Piece::Text(text) = piece else { continue };
@@ -35,20 +38,41 @@ pub async fn ask(cluster: &Cluster, args: args::Ask, print: &Printer) -> Result<
             None => print.foreign(&text)?,
         }
     }
-    print.raw(&markdown.map(|mut m| m.finish()).unwrap_or_default())?;
-    if last == '\n' {
-        Ok(())
-    } else {
-        print.raw("\n")
+    match markdown {
+        Some(mut markdown) => print.raw(&markdown.finish()),
+        None if last == '\n' => Ok(()),
+        None => print.raw("\n"),
     }
 }
 
-fn request(args: &args::Ask) -> Result<Value, Failure> {
+/// The question, from the command line or standard input.
+async fn prompt(given: Option<&str>, print: &Printer) -> Result<String, Failure> {
+    if let Some(text) = given.filter(|text| *text != "-") {
+        return Ok(text.to_owned());
+    }
+    if std::io::stdin().is_terminal() {
+        print.note("Type the question; Ctrl-D on an empty line ends it.");
+    }
+    let read = || std::io::read_to_string(std::io::stdin().take(LONGEST_QUESTION));
+    // On a thread that may block: Ctrl-C is heard meanwhile.
+    let read = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(std::io::Error::other);
+    read.flatten().map_err(|e| {
+        Failure::new(
+            Code::Usage,
+            format!("could not read the question from standard input: {e}"),
+        )
+        .hint("it must be UTF-8 text; --file sends a file, --image a picture")
+    })
+}
+
+fn request(args: &args::Ask, prompt: String) -> Result<Value, Failure> {
     let mut messages = Vec::new();
     if let Some(system) = &args.system {
         messages.push(json!({"role": "system", "content": system}));
     }
-    messages.push(json!({"role": "user", "content": content(args)?}));
+    messages.push(json!({"role": "user", "content": content(args, prompt)?}));
     let mut request = json!({"messages": messages, "stream": !args.json});
     if let Some(temperature) = args.temperature {
         if !(0.0..=2.0).contains(&temperature) {
@@ -75,26 +99,16 @@ fn request(args: &args::Ask) -> Result<Value, Failure> {
     Ok(request)
 }
 
-fn content(args: &args::Ask) -> Result<Value, Failure> {
+fn content(args: &args::Ask, question: String) -> Result<Value, Failure> {
     let mut prompt = String::new();
     for path in &args.file {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         prompt.push_str(&format!("File {name}:\n{}\n\n", text(path)?));
     }
-    match args.prompt.as_deref() {
-        Some(text) if text != "-" => prompt.push_str(text),
-        _ => {
-            std::io::stdin().read_to_string(&mut prompt).map_err(|e| {
-                Failure::new(
-                    Code::Usage,
-                    format!("could not read the question from standard input: {e}"),
-                )
-            })?;
-        }
-    }
-    if prompt.trim().is_empty() {
+    if question.trim().is_empty() {
         return Err(Failure::new(Code::Usage, "the question is empty"));
     }
+    prompt.push_str(&question);
     if args.image.is_empty() {
         return Ok(prompt.into());
     }
@@ -156,7 +170,10 @@ mod tests {
             "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}],
             "stream": true, "temperature": 0.5, "max_tokens": 9,
         });
-        assert_eq!(request(&args).unwrap(), expected);
+        assert_eq!(
+            request(&args, args.prompt.clone().unwrap()).unwrap(),
+            expected
+        );
     }
 
     #[test]
@@ -165,7 +182,8 @@ mod tests {
         let path = folder.path().join("a.txt");
         std::fs::write(&path, "one").unwrap();
         let args = ask(&["What is it?", "--file", path.to_str().unwrap()]);
-        let content = request(&args).unwrap()["messages"][0]["content"].clone();
+        let content =
+            request(&args, args.prompt.clone().unwrap()).unwrap()["messages"][0]["content"].clone();
         assert_eq!(content, "File a.txt:\none\n\nWhat is it?");
     }
 
@@ -176,7 +194,11 @@ mod tests {
             &["  "],
             &["Why?", "--file", "/nonexistent"],
         ] {
-            assert!(request(&ask(line)).is_err(), "{line:?}");
+            let args = ask(line);
+            assert!(
+                request(&args, args.prompt.clone().unwrap()).is_err(),
+                "{line:?}"
+            );
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `srchat attach`: the chat, once the model answers.
 
 use crate::args;
-use crate::chat::Chat;
+use crate::chat::{About, Chat, Left};
 use crate::cluster::Cluster;
 use crate::failure::{Code, Failure};
+use crate::history::entry::Header;
 use crate::print::Printer;
 use crate::{ready, session};
+use jiff::Timestamp;
 use srchat_crds::ChatSession;
 use std::sync::Arc;
 
@@ -21,26 +23,53 @@ pub async fn attach(
         _ = tokio::signal::ctrl_c() => Err(Failure::silent(Code::Interrupted)),
     };
     print.clear_progress();
-    chat(cluster, &session?, args.prompt, print).await
+    let start = Start {
+        first: args.prompt,
+        no_history: args.no_history,
+        ends: false,
+    };
+    chat(cluster, &session?, start, print).await.map(|_left| ())
+}
+
+/// What a chat begins with.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// A first message, sent at once.
+    pub first: Option<String>,
+    /// Nothing of the conversation is kept on this machine.
+    pub no_history: bool,
+    /// The session ends when the chat is left, unless `/keep` is said.
+    pub ends: bool,
 }
 
 /// Chats with a session that serves.
 pub async fn chat(
     cluster: &Cluster,
     session: &ChatSession,
-    first: Option<String>,
+    start: Start,
     print: &Arc<Printer>,
-) -> Result<(), Failure> {
+) -> Result<Left, Failure> {
     let name = session::name(session);
     let gateway = cluster.gateway(name).await?;
     let plan = session::status(session).plan;
-    let vision = plan.as_ref().is_some_and(|plan| plan.vision);
+    let about = About {
+        header: Header {
+            model: session.spec.model.to_string(),
+            session: name.to_owned(),
+            namespace: cluster.namespace.clone(),
+            uid: session.metadata.uid.clone().unwrap_or_default(),
+            started: Timestamp::now(),
+        },
+        vision: plan.as_ref().is_some_and(|plan| plan.vision),
+        context: plan.as_ref().map(|plan| u64::from(plan.context_length)),
+        ends: start.ends,
+    };
     print.note(&format!(
         "{name}: {} on {}. /help lists the commands.",
         session.spec.model,
         plan.map_or_else(|| "a GPU".to_owned(), |plan| plan.gpu)
     ));
-    Chat::new(gateway, Arc::clone(print), vision)
-        .run(first)
+    Chat::new(cluster, gateway, about, print, !start.no_history)
+        .run(start.first)
         .await
 }

@@ -3,6 +3,7 @@
 use crate::args::Output;
 use crate::args::history::{ExportFormat, HistoryVerb};
 use crate::chat::markdown::Markdown;
+use crate::chat::theme::Theme;
 use crate::failure::{Code, Failure};
 use crate::history::entry::Story;
 use crate::history::{self, History, export};
@@ -111,10 +112,10 @@ fn time(at: Timestamp, zone: &TimeZone) -> String {
 
 fn show(story: &Story, print: &Printer) -> Result<(), Failure> {
     let text = export::markdown(story);
-    if !print.renders_markdown() {
+    if !print.terminal {
         return print.foreign(&text);
     }
-    let mut markdown = Markdown::default();
+    let mut markdown = Markdown::new(Theme::of_terminal());
     let mut out = markdown.push(&text);
     out.push_str(&markdown.finish());
     print.raw(&out)

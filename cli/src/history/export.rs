@@ -15,7 +15,7 @@ pub fn markdown(story: &Story) -> String {
             );
         }
         None => {
-            let _ = write!(out, "# Conversation {}\n", story.id);
+            let _ = writeln!(out, "# Conversation {}", story.id);
         }
     }
     if story.lost > 0 {

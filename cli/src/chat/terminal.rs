@@ -1,0 +1,94 @@
+//! The terminal's modes: what they were is remembered, and put back however the chat ends.
+
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
+
+static BEFORE: OnceLock<Termios> = OnceLock::new();
+/// The line editor has put the terminal into modes of its own.
+static EDITING: AtomicBool = AtomicBool::new(false);
+
+/// While it lives, the terminal is ours; when it goes, the terminal is as it was.
+pub struct Sane(());
+
+impl Sane {
+    /// Remembers the terminal's modes. A panic restores them before it says what happened.
+    pub fn keep() -> Self {
+        static HOOK: Once = Once::new();
+        if let Ok(modes) = tcgetattr(io::stdin()) {
+            let _ = BEFORE.set(modes);
+        }
+        HOOK.call_once(|| {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                restore();
+                usual(panic);
+            }));
+        });
+        Self(())
+    }
+}
+
+impl Drop for Sane {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back as it was before the chat. What fails has no terminal any more.
+pub fn restore() {
+    let Some(modes) = BEFORE.get() else { return };
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, modes);
+    if EDITING.swap(false, Ordering::SeqCst) && io::stdout().is_terminal() {
+        // No bracketed paste, no kitty keyboard, plain style, a visible cursor, on a line of its own.
+        let _ = io::stdout().write_all(b"\x1b[?2004l\x1b[<u\x1b[0m\x1b[?25h\r\n");
+        let _ = io::stdout().flush();
+    }
+}
+
+/// Marks the time in which the line editor has the terminal.
+pub fn editing(is: bool) {
+    EDITING.store(is, Ordering::SeqCst);
+}
+
+/// While it lives, keys arrive one by one and are not echoed; Ctrl-C is still a signal, and lines still end as usual.
+pub struct Quiet(());
+
+impl Quiet {
+    /// Changes the modes.
+    ///
+    /// # Errors
+    /// When stdin is no terminal.
+    pub fn begin() -> io::Result<Self> {
+        let mut modes = tcgetattr(io::stdin())?;
+        // Tells the reader of keys that Enter and Ctrl-J differ; the modes it sets are replaced at once.
+        crossterm::terminal::enable_raw_mode()?;
+        modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
+        // What was typed before a Ctrl-C stays.
+        modes.local_modes |= LocalModes::NOFLSH;
+        modes.input_modes -= InputModes::ICRNL;
+        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        // Suspended in the middle of an answer, the shell would inherit these modes.
+        modes.special_codes[SpecialCodeIndex::VSUSP] = 0;
+        tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
+        editing(true);
+        let _ = io::stdout()
+            .write_all(b"\x1b[?2004h")
+            .and_then(|()| io::stdout().flush());
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let _ = crossterm::terminal::disable_raw_mode();
+        let _ = io::stdout()
+            .write_all(b"\x1b[?2004l")
+            .and_then(|()| io::stdout().flush());
+        editing(false);
+    }
+}
