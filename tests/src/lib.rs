@@ -18,4 +18,5 @@ pub mod runpod;
 pub mod scripted_engine;
 pub mod skipped;
 pub mod stand_ins;
+pub mod terminal;
 pub mod tools;

@@ -182,7 +182,8 @@ impl Connection<'_> {
                     continue;
                 }
                 Err(failure) if failure.code == Code::NotReady && begun.elapsed() < PATIENCE => {
-                    let why = failure.message;
+                    // The first clause says it; what the system said of it is for the end, if it comes to that.
+                    let why = failure.message.split(": ").next().unwrap_or_default();
                     // Nobody listens any more when the person has stopped it.
                     let _ = news
                         .send(News::Waits(format!("{why}; trying again, Ctrl-C stops")))

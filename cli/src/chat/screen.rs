@@ -42,37 +42,44 @@ impl<'a> Screen<'a> {
                 self.print.raw(text)
             };
         }
+        let draws = !self.below.is_empty();
+        self.column = column;
+        if !self.drawn && !draws {
+            return if text.is_empty() {
+                Ok(())
+            } else {
+                self.print.raw(text)
+            };
+        }
         let mut out = String::with_capacity(text.len() + 64);
         out.push_str(BEGIN);
         if self.drawn {
             out.push_str("\x1b[J");
         }
         out.push_str(text);
-        self.column = column;
-        self.drawn = !self.below.is_empty();
-        if self.drawn {
-            let line = clip(&self.below, columns().saturating_sub(1));
+        if draws {
             let (dim, reset) = (self.theme.style("\x1b[2m"), self.theme.style("\x1b[0m"));
-            out.push_str(&format!("\n{dim}{line}{reset}\r\x1b[1A"));
+            out.push_str(&format!("\n{dim}{}{reset}\r\x1b[1A", self.below));
             if column > 0 {
                 out.push_str(&format!("\x1b[{column}C"));
             }
         }
+        self.drawn = draws;
         out.push_str(END);
         self.print.raw(&out)
     }
 
-    /// Changes the line below.
-    pub fn below(&mut self, text: &str) -> Result<(), Failure> {
+    /// Changes the line below. Of a line that is too long the end is shown where somebody types, else the beginning.
+    pub fn below(&mut self, text: &str, typed: bool) -> Result<(), Failure> {
         if !self.live {
             return Ok(());
         }
-        // The end of what is typed is what the person looks at.
         let most = columns().saturating_sub(1);
         let mut shown = self.theme.show(text);
-        while width(&shown) > most && !shown.is_empty() {
+        while typed && width(&shown) > most {
             shown.remove(0);
         }
+        let shown = clip(&shown, most);
         if shown == self.below {
             return Ok(());
         }
@@ -82,7 +89,7 @@ impl<'a> Screen<'a> {
 
     /// Takes the line below away; what follows begins on a line of its own.
     pub fn finish(&mut self) -> Result<(), Failure> {
-        self.below("")?;
+        self.below("", false)?;
         if self.column > 0 {
             self.write("\n", 0)?;
         }

@@ -150,7 +150,7 @@ impl<'a> Telling<'a> {
             }
             (None, _) => String::new(),
         };
-        self.screen.below(&text)
+        self.screen.below(&text, !self.typed.is_empty())
     }
 
     /// Shows what was held back. The cursor is then at the beginning of a line.
@@ -159,7 +159,7 @@ impl<'a> Telling<'a> {
             self.end_thinking()?;
         }
         (self.typed, self.waits) = (String::new(), None);
-        self.screen.below("")?;
+        self.screen.below("", false)?;
         let rest = match &mut self.drawn {
             Some((markdown, _)) => markdown.finish(),
             None if self.heard.text.is_empty() || self.heard.text.ends_with('\n') => String::new(),
