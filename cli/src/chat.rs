@@ -26,15 +26,16 @@ use crate::gateway::Gateway;
 use crate::history::entry::Header;
 use crate::history::prompts::Prompts;
 use crate::print::Printer;
+use crate::signals;
 use conversation::{Conversation, Picture};
 use editor::{Editor, Typed};
 use limits::Limits;
 use record::Record;
 use slash::Line;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use terminal::Sane;
 use theme::Theme;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What the chat is with.
 pub struct About {
@@ -46,13 +47,8 @@ pub struct About {
     pub context: Option<u64>,
     /// Whether the session ends when the chat is left, unless `/keep` was said.
     pub ends: bool,
-}
-
-/// How a chat was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
-    /// `/keep` was said: the session shall go on.
-    pub keep: bool,
+    /// Set when `/keep` is said.
+    pub keep: Arc<AtomicBool>,
 }
 
 /// A chat with one session.
@@ -74,7 +70,6 @@ pub struct Chat<'a> {
     tokens: Tokens,
     /// The next message takes the place of the last turn.
     replacing: bool,
-    keep: bool,
     _sane: Sane,
 }
 
@@ -117,7 +112,6 @@ impl<'a> Chat<'a> {
             thinking: true,
             tokens: Tokens::default(),
             replacing: false,
-            keep: false,
             _sane: sane,
         }
     }
@@ -126,13 +120,12 @@ impl<'a> Chat<'a> {
     ///
     /// # Errors
     /// Only what ends the chat: no terminal to read from, a signal.
-    pub async fn run(mut self, first: Option<String>) -> Result<Left, Failure> {
-        let mut ends = Ends::new()?;
+    pub async fn run(mut self, first: Option<String>) -> Result<(), Failure> {
         tokio::select! {
             // A closed terminal hangs up and fails to be read at the same time: it is the signal that counts.
             biased;
-            () = ends.next() => Err(Failure::silent(Code::Interrupted)),
-            left = self.converse(first) => left.map(|()| Left { keep: self.keep }),
+            () = signals::ended() => Err(Failure::silent(Code::Interrupted)),
+            left = self.converse(first) => left,
         }
     }
 
@@ -178,33 +171,6 @@ impl<'a> Chat<'a> {
                 Ok(true)
             }
             Ok(stays) => Ok(stays),
-        }
-    }
-}
-
-/// The signals that end the chat. Ctrl-C is none of them.
-struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Ends {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|e| {
-                Failure::new(Code::Error, format!("could not listen for signals: {e}"))
-            })
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
         }
     }
 }

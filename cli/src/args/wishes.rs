@@ -16,6 +16,9 @@ pub struct Run {
     /// Leave the session running when the chat ends, whatever ends it
     #[arg(long)]
     pub keep: bool,
+    /// Keep nothing of the conversation on this machine
+    #[arg(long)]
+    pub no_history: bool,
 }
 
 /// `srchat plan`.

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A gateway is restarted within seconds, a rolling update takes a minute or two.
-const PATIENCE: Duration = Duration::from_secs(120);
+const AWAY: Duration = Duration::from_secs(120);
+/// A tunnel to the host is made again within this.
+const STUMBLED: Duration = Duration::from_secs(15);
 /// Between attempts, doubled up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
@@ -148,6 +150,22 @@ impl Chat<'_> {
     }
 }
 
+/// How long it is worth trying again.
+fn patience(failure: &Failure) -> Duration {
+    match failure.code {
+        Code::NotReady => AWAY,
+        // A model server that breaks on this very message would break on it again.
+        Code::Model => STUMBLED,
+        Code::Ok
+        | Code::Error
+        | Code::Usage
+        | Code::NotFound
+        | Code::NotAllowed
+        | Code::Transfer
+        | Code::Interrupted => Duration::ZERO,
+    }
+}
+
 /// What the connection tells while it works.
 enum News {
     Piece(super::stream::Piece),
@@ -181,7 +199,7 @@ impl Connection<'_> {
                         Some(self.cluster.gateway(self.name).await.map_err(|_| failure)?);
                     continue;
                 }
-                Err(failure) if failure.code == Code::NotReady && begun.elapsed() < PATIENCE => {
+                Err(failure) if failure.passing && begun.elapsed() < patience(&failure) => {
                     // The first clause says it; what the system said of it is for the end, if it comes to that.
                     let why = failure.message.split(": ").next().unwrap_or_default();
                     // Nobody listens any more when the person has stopped it.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 impl Chat<'_> {
     /// Does what a command asks for; false leaves.
@@ -341,7 +342,7 @@ impl Chat<'_> {
     }
 
     fn keep(&mut self) {
-        self.keep = true;
+        self.about.keep.store(true, Ordering::Relaxed);
         self.print.note(match self.about.ends {
             true => "The session goes on when you leave, until one of its limits.",
             false => "This session goes on when you leave in any case; `srchat rm` ends it.",

@@ -1,7 +1,7 @@
 //! `srchat attach`: the chat, once the model answers.
 
 use crate::args;
-use crate::chat::{About, Chat, Left};
+use crate::chat::{About, Chat};
 use crate::cluster::Cluster;
 use crate::failure::{Code, Failure};
 use crate::history::entry::Header;
@@ -10,6 +10,7 @@ use crate::{ready, session};
 use jiff::Timestamp;
 use srchat_crds::ChatSession;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Waits for the model with a live line, then chats.
 pub async fn attach(
@@ -26,9 +27,9 @@ pub async fn attach(
     let start = Start {
         first: args.prompt,
         no_history: args.no_history,
-        ends: false,
+        ..Start::default()
     };
-    chat(cluster, &session?, start, print).await.map(|_left| ())
+    chat(cluster, &session?, start, print).await
 }
 
 /// What a chat begins with.
@@ -40,6 +41,8 @@ pub struct Start {
     pub no_history: bool,
     /// The session ends when the chat is left, unless `/keep` is said.
     pub ends: bool,
+    /// Set when `/keep` is said, so that it holds however the chat ends.
+    pub keep: Arc<AtomicBool>,
 }
 
 /// Chats with a session that serves.
@@ -48,7 +51,7 @@ pub async fn chat(
     session: &ChatSession,
     start: Start,
     print: &Arc<Printer>,
-) -> Result<Left, Failure> {
+) -> Result<(), Failure> {
     let name = session::name(session);
     let gateway = cluster.gateway(name).await?;
     let plan = session::status(session).plan;
@@ -63,6 +66,7 @@ pub async fn chat(
         vision: plan.as_ref().is_some_and(|plan| plan.vision),
         context: plan.as_ref().map(|plan| u64::from(plan.context_length)),
         ends: start.ends,
+        keep: start.keep,
     };
     print.note(&format!(
         "{name}: {} on {}. /help lists the commands.",

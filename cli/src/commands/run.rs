@@ -30,8 +30,8 @@ pub async fn run(cluster: &Cluster, args: args::Run, print: &Arc<Printer>) -> Re
         made = proposal::make(cluster, &args.wishes) => made?,
         () = signals::stopped() => return Err(Failure::silent(Code::Interrupted)),
     };
-    let rents = AtomicBool::new(false);
-    let stages = stages(cluster, &args, (&made, &rents), print);
+    let (rents, keeps) = (AtomicBool::new(false), Arc::new(AtomicBool::new(args.keep)));
+    let stages = stages(cluster, &args, (&made, &rents, &keeps), print);
     // A bug of ours must not leave a pod behind: a panic ends the session like any other end.
     let outcome = tokio::select! {
         outcome = AssertUnwindSafe(stages).catch_unwind() => {
@@ -42,7 +42,7 @@ pub async fn run(cluster: &Cluster, args: args::Run, print: &Arc<Printer>) -> Re
     print.clear_progress();
     let leave = match &outcome {
         Ok(leave) => *leave,
-        Err(_) if args.keep && rents.load(Ordering::Relaxed) => Leave::Running,
+        Err(_) if keeps.load(Ordering::Relaxed) && rents.load(Ordering::Relaxed) => Leave::Running,
         Err(_) => Leave::Ended,
     };
     finish(cluster, &made, leave, (&outcome, rents.into_inner()), print).await;
@@ -61,7 +61,7 @@ enum Leave {
 async fn stages(
     cluster: &Cluster,
     args: &args::Run,
-    (made, rents): (&ChatSession, &AtomicBool),
+    (made, rents, keeps): (&ChatSession, &AtomicBool, &Arc<AtomicBool>),
     print: &Arc<Printer>,
 ) -> Result<Leave, Failure> {
     let rented = tokio::select! {
@@ -80,8 +80,14 @@ async fn stages(
         ready = ready::wait(cluster, name, patience, print) => ready?,
         _ = tokio::signal::ctrl_c() => return Err(Failure::silent(Code::Interrupted)),
     };
-    attach::chat(cluster, &ready, None, print).await?;
-    if args.keep {
+    let start = attach::Start {
+        first: None,
+        no_history: args.no_history,
+        ends: !args.keep,
+        keep: Arc::clone(keeps),
+    };
+    attach::chat(cluster, &ready, start, print).await?;
+    if keeps.load(Ordering::Relaxed) {
         return Ok(Leave::Running);
     }
     if !print.can_ask() {
