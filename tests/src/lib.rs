@@ -1,6 +1,7 @@
 //! The rig: everything srchat talks to, real wherever it can be.
 
 pub mod cache;
+pub mod clients;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;

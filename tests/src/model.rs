@@ -43,7 +43,7 @@ pub enum Error {
 
 /// What a step of filling the cache failed with.
 #[derive(Debug, thiserror::Error)]
-enum Step {
+pub(crate) enum Step {
     #[error("could not run {program}")]
     Run {
         program: &'static str,
@@ -288,7 +288,7 @@ fn from_packages(folder: &Path, target: &Path) -> Result<(), Step> {
 }
 
 /// `pip install` of wheels whose hashes are pinned, and of nothing that they depend on.
-fn install(requirements: &str, folder: &Path, target: &Path) -> Result<(), Step> {
+pub(crate) fn install(requirements: &str, folder: &Path, target: &Path) -> Result<(), Step> {
     let list = folder.join("requirements.txt");
     write(&list, requirements)?;
     let mut pip = Command::new("python3");
