@@ -149,6 +149,10 @@ pub struct GatewayArgs {
         default_value = crate::installation::store::LEAF_SECRET
     )]
     pub tls_secret: String,
+    /// Admit Kubernetes tokens of the audience `srchat` besides the sessions' own: whoever may `create chatsessions/chat` (or
+    /// `/files`) in a session's namespace may use it.
+    #[arg(long, env = "SRCHAT_KUBERNETES_TOKENS")]
+    pub kubernetes_tokens: bool,
 }
 
 /// Flags of `sweep`.

@@ -3,6 +3,7 @@
 pub mod body;
 mod files;
 mod framing;
+mod identity;
 mod logs;
 mod meter;
 mod proxy;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::body::{Answer, Budget, full};
 use self::framing::{Conflict, Turn, Watched};
+use self::identity::{Identities, Right};
 use self::meter::{Meter, Metered};
 use self::refusal::Refusal;
 use self::routes::{Asked, What};
@@ -75,6 +77,7 @@ pub enum Error {
 /// One gateway: what it knows and how it serves.
 pub struct Gateway {
     sessions: Sessions,
+    identities: Option<Arc<Identities>>,
     leaf: Arc<Leaf>,
     tls: Tls,
     metrics: metrics::Gateway,
@@ -90,12 +93,17 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         metrics_listen,
         sessions_namespace,
         tls_secret,
+        kubernetes_tokens,
     } = args;
     let client = kube::Client::try_default()
         .await
         .map_err(|error| Error::Cluster(Box::new(error)))?;
     let mut registry = Registry::default();
-    let gateway = Arc::new(Gateway::new(&mut registry)?);
+    let mut gateway = Gateway::new(&mut registry)?;
+    if kubernetes_tokens {
+        gateway = gateway.admitting_users(client.clone());
+    }
+    let gateway = Arc::new(gateway);
     let listener = bind(listen).await?;
     let probes = bind(metrics_listen).await?;
     let ready = {
@@ -135,6 +143,7 @@ impl Gateway {
         let leaf = Arc::new(Leaf::default());
         Ok(Self {
             sessions: Sessions::new(metrics.clone()),
+            identities: None,
             tls: Tls::new(leaf.clone()).map_err(Error::Tls)?,
             leaf,
             metrics,
@@ -142,6 +151,12 @@ impl Gateway {
             listed: AtomicBool::new(false),
             ending: CancellationToken::new(),
         })
+    }
+
+    /// Admits Kubernetes tokens as well, as the API server says of them.
+    pub fn admitting_users(mut self, client: kube::Client) -> Self {
+        self.identities = Some(Arc::new(Identities::new(client)));
+        self
     }
 
     /// Serves another certificate from now on.
@@ -265,9 +280,16 @@ impl Gateway {
                 what,
             } => (namespace, name, what),
         };
-        let admitted = self
-            .sessions
-            .admit(&namespace, &name, bearer(&head.headers))?;
+        let admitted = match (&self.identities, bearer(&head.headers)) {
+            (Some(identities), Some(token)) if identity::is_candidate(token) => {
+                let right = Right::of(&what);
+                let session = (&*namespace, &*name);
+                self.sessions
+                    .admit_user(identities, session, token, right)
+                    .await?
+            }
+            (_, token) => self.sessions.admit(&namespace, &name, token)?,
+        };
         meter.asks_for(what.operation());
         match &what {
             What::Models => Ok(proxy::models(

@@ -12,3 +12,5 @@ mod cluster;
 mod door;
 #[path = "gateway/files.rs"]
 mod files;
+#[path = "gateway/users.rs"]
+mod users;

@@ -3,6 +3,7 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::body::{Answer, Budget, content_length, full, json};
+use super::identity::Grant;
 use super::meter::{Meter, Tokens};
 use super::rebuild::{Rebuilt, rebuild};
 use super::refusal::{EngineError, Refusal};
@@ -85,6 +87,7 @@ pub async fn ask(
         session: _,
         known,
         slot,
+        grant,
     } = admitted;
     let tunnel = known.serving()?;
     let Rebuilt {
@@ -108,6 +111,7 @@ pub async fn ask(
             revoked,
             _in_use: in_use,
             _slot: slot,
+            _grant: grant,
         },
         meter.tokens(),
     )
@@ -119,6 +123,7 @@ struct Held {
     revoked: Pin<Box<WaitForCancellationFutureOwned>>,
     _in_use: Use,
     _slot: OwnedSemaphorePermit,
+    _grant: Option<Arc<Grant>>,
 }
 
 async fn answer(exchange: Exchange, held: Held, mut tokens: Tokens) -> Result<Answer, Refusal> {

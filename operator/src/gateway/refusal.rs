@@ -22,6 +22,8 @@ pub enum Refusal {
     Method(&'static str),
     /// One answer for every failure: no token, another's, a revoked one, no such session.
     Unauthorized,
+    /// A Kubernetes token, and no API server that could say whose it is.
+    Unverified,
     /// The body or a parameter is wrong; `param` says which, where it is one.
     Invalid {
         /// The sentence.
@@ -123,7 +125,9 @@ impl Refusal {
             Self::Digest => StatusCode::UNPROCESSABLE_ENTITY,
             Self::OverQuota(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotServing { .. } | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotServing { .. } | Self::NotReady | Self::Unverified => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Engine(error) => error.status,
             Self::Unreachable | Self::EngineFailed => StatusCode::BAD_GATEWAY,
             Self::EngineTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -158,6 +162,7 @@ impl Refusal {
             Self::Busy => ("rate_limit_error", Some("rate_limit_exceeded")),
             Self::NotServing { .. } => (SERVER, Some("model_not_ready")),
             Self::NotReady => (SERVER, Some("not_ready")),
+            Self::Unverified => (SERVER, Some("token_unverified")),
             Self::Unreachable => (SERVER, Some("host_unreachable")),
             Self::Engine(error) if error.status.is_client_error() => (REQUEST, None),
             Self::Engine(_) => (SERVER, Some("engine_error")),
@@ -196,6 +201,7 @@ impl Refusal {
                 format!("The model is not serving yet: {stage}, {percent} %.")
             }
             Self::NotReady => "The gateway is not ready.".into(),
+            Self::Unverified => "The token cannot be verified at the moment: the API server does not answer.".into(),
             Self::Unreachable => "The session's host cannot be reached at the moment.".into(),
             Self::Engine(error) => error
                 .message
@@ -210,7 +216,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Busy | Self::NotReady => Some(1),
-            Self::Unreachable => Some(5),
+            Self::Unreachable | Self::Unverified => Some(5),
             Self::NotServing { stage, percent: _ } => Some(match stage {
                 Stage::Paused | Stage::Ended | Stage::Planning | Stage::Renting | Stage::Other => {
                     30

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::files::Ledger;
+use super::identity::{Grant, Identities, Right};
 use super::refusal::Refusal;
 use super::tunnel::Tunnel;
 use crate::metrics;
@@ -120,6 +121,8 @@ pub struct Admitted {
     pub known: Known,
     /// One of the requests at once.
     pub slot: OwnedSemaphorePermit,
+    /// What a Kubernetes token was granted; held as long as it is used.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// Sessions by namespace and name. There is one of a name, but for the moment in which an old one goes and a new one comes.
@@ -202,20 +205,56 @@ impl Sessions {
         token: Option<&str>,
     ) -> Result<Admitted, Refusal> {
         let shown = token.and_then(TokenHash::of).unwrap_or_else(nobody);
-        let candidates = {
-            let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-            by_name
-                .get(&(namespace.to_owned(), name.to_owned()))
-                .cloned()
-                .unwrap_or_default()
-        };
         let mut admitted = None;
-        for session in candidates {
+        for session in self.named(namespace, name) {
             let known = session.now.borrow().clone();
             if opens(&shown, known.route.token.as_ref()) && !known.revoked.is_cancelled() {
                 admitted = Some((session, known));
             }
         }
+        self.enter(admitted, None)
+    }
+
+    /// Admits a Kubernetes token as the API server says. A session that does not exist gives the same answer as a token that opens
+    /// nothing, after the same questions.
+    pub async fn admit_user(
+        &self,
+        identities: &Arc<Identities>,
+        (namespace, name): (&str, &str),
+        bearer: &str,
+        right: Right,
+    ) -> Result<Admitted, Refusal> {
+        // The youngest, for the moment in which there are two.
+        let session = self.named(namespace, name).pop();
+        let known = session.as_ref().map(|session| session.now.borrow().clone());
+        let ends = known.as_ref().map(|known| &known.revoked);
+        let granted = identities
+            .grant(bearer, (namespace, name), right, ends)
+            .await;
+        if matches!(granted, Err(Refusal::Unauthorized)) {
+            self.metrics.unauthorized.inc();
+        }
+        let grant = granted?;
+        let admitted = session.zip(known).map(|(session, known)| {
+            let revoked = grant.revoked.clone();
+            (session, Known { revoked, ..known })
+        });
+        self.enter(admitted, Some(grant))
+    }
+
+    fn named(&self, namespace: &str, name: &str) -> Vec<Arc<Session>> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        by_name
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn enter(
+        &self,
+        admitted: Option<(Arc<Session>, Known)>,
+        grant: Option<Arc<Grant>>,
+    ) -> Result<Admitted, Refusal> {
         let Some((session, known)) = admitted else {
             self.metrics.unauthorized.inc();
             return Err(Refusal::Unauthorized);
@@ -229,6 +268,7 @@ impl Sessions {
             session,
             known,
             slot,
+            grant,
         })
     }
 }
