@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -39,6 +40,8 @@ const HASHED_IN_LISTS: u64 = 64 << 20;
 const HASHES_PER_LIST: usize = 64;
 /// What a request that was cut off leaves on the way settles within this.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// And of so many at once: each is a round trip and a process on the host.
+const HASHES_AT_ONCE: usize = 8;
 /// SHA-256 of 4 GiB, the largest quota, takes some 10 s on a slow core.
 const HASH_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -142,30 +145,36 @@ pub async fn list(
     }
     let tunnel = admitted.known.deployed()?;
     let sftp = tunnel.sftp().await.map_err(refusal)?;
-    let mut files = Vec::new();
-    let (mut used, mut hashes) = (0, 0);
-    for (path, entry) in walk(&sftp).await? {
-        used += entry.size;
-        let below = ask.under.as_ref().is_none_or(|folder| folder.holds(&path));
-        if FileName::parse(&path).is_none() || !below {
-            continue;
-        }
-        let mut sum = admitted.session.files.known(&path, &entry);
-        if sum.is_none() && entry.size <= HASHED_IN_LISTS && hashes < HASHES_PER_LIST {
-            hashes += 1;
-            sum = hash(tunnel, &path).await.ok();
-            if let Some(sum) = &sum {
-                admitted.session.files.learn(&path, &entry, sum);
+    let mut there = walk(&sftp).await?;
+    let used = there.iter().map(|(_, entry)| entry.size).sum();
+    there.retain(|(path, _)| {
+        let below = ask.under.as_ref().is_none_or(|folder| folder.holds(path));
+        below && FileName::parse(path).is_some()
+    });
+    let ledger = &admitted.session.files;
+    let mut hashes = 0;
+    let listed = there.into_iter().map(|(path, entry)| {
+        let known = ledger.known(&path, &entry);
+        let unknown = known.is_none() && entry.size <= HASHED_IN_LISTS;
+        hashes += usize::from(unknown);
+        let look = unknown && hashes <= HASHES_PER_LIST;
+        async move {
+            let sha256 = match look {
+                true => sum(tunnel, ledger, &path, &entry).await.ok(),
+                false => known,
+            };
+            Listed {
+                size: entry.size,
+                modified: Timestamp::from_second(entry.modified.into()).unwrap_or_default(),
+                name: path,
+                sha256,
             }
         }
-        let modified = Timestamp::from_second(entry.modified.into()).unwrap_or_default();
-        files.push(Listed {
-            name: path,
-            size: entry.size,
-            modified,
-            sha256: sum,
-        });
-    }
+        .boxed()
+    });
+    let listed: Vec<_> = listed.collect();
+    let listed = futures::stream::iter(listed).buffer_unordered(HASHES_AT_ONCE);
+    let mut files: Vec<Listed> = listed.collect().await;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(json(&List {
         files,

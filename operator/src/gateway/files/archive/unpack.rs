@@ -93,7 +93,7 @@ async fn write(
     };
     let written = async {
         let files = unpacking.stage(body, announced, &mut staged).await?;
-        let replaced = unpacking.publish(&staged).await?;
+        let replaced = unpacking.publish(&staged, &files).await?;
         Ok((files, replaced))
     }
     .await;
@@ -302,7 +302,7 @@ impl Unpacking<'_> {
     }
 
     /// Gives all files their names, once it is known that nothing is in the way of any; how many replaced another.
-    async fn publish(&self, staged: &[Staged]) -> Result<usize, Refusal> {
+    async fn publish(&self, staged: &[Staged], files: &[WrittenFile]) -> Result<usize, Refusal> {
         let folders: BTreeSet<&str> = staged
             .iter()
             .flat_map(|staged| staged.name.folders())
@@ -317,7 +317,20 @@ impl Unpacking<'_> {
             named.map(|named| named.map_err(refusal)).boxed()
         });
         at_once(named.collect()).await?;
+        let learned = files.iter().map(|file| self.learn(file).boxed());
+        at_once(learned.collect()).await?;
         Ok(replaced.into_iter().filter(|replaces| *replaces).count())
+    }
+}
+
+impl Unpacking<'_> {
+    /// What was read back need not be summed again for the next list.
+    async fn learn(&self, file: &WrittenFile) -> Result<(), Refusal> {
+        if let Ok(entry) = self.sftp.look(&file.name).await {
+            let ledger = &self.admitted.session.files;
+            ledger.learn(&file.name, &entry, &file.sha256);
+        }
+        Ok(())
     }
 }
 
