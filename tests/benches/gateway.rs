@@ -85,15 +85,25 @@ async fn measure() {
     let (gateway, child) = start_gateway(&host.route);
     let ways = [direct, tunnel, gateway];
 
-    println!("resident, idle: {:.1} MB", resident(child.0.id()));
+    load("before");
+    println!("resident, idle: {:.1} MB (goal 20)", resident(child.0.id()));
     requests(&ways).await;
     println!(
         "resident, after the requests: {:.1} MB",
         resident(child.0.id())
     );
     open_loop(&ways).await;
-    tokens(&engine, &ways).await;
+    // 1,000 tokens a second each way, then 3,000.
+    tokens(&engine, &ways, (20, Duration::from_millis(20), 250)).await;
+    tokens(&engine, &ways, (300, Duration::from_millis(100), 50)).await;
     throughput(&engine, &ways, child.0.id()).await;
+    prompts(&ways[2], child.0.id()).await;
+    load("after");
+}
+
+fn load(when: &str) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load {when}: {}", load.trim());
 }
 
 async fn ssh_forward(route: &RouteHost, engine: u16) -> (Way, Killed, tempfile::TempDir) {
@@ -241,12 +251,12 @@ fn at(times: &[Duration], share: f64) -> f64 {
     times[index].as_secs_f64() * 1e3
 }
 
-/// One line a way: p50 and p99, what is added to the direct way, and the ratio of that to what ssh adds.
+/// One line a way: p50 and p99, what is added to the direct way, and the ratios of that to what ssh adds.
 fn table(title: &str, measured: Vec<(&'static str, Vec<Duration>)>) {
     println!("\n{title}");
     println!(
-        "{:10} {:>9} {:>9} {:>11} {:>11} {:>15}",
-        "", "p50 ms", "p99 ms", "added p50", "added p99", "p50 to ssh -L"
+        "{:10} {:>9} {:>9} {:>11} {:>11} {:>14} {:>14}",
+        "", "p50 ms", "p99 ms", "added p50", "added p99", "p50 to ssh -L", "p99 to ssh -L"
     );
     let mut base = None;
     let mut peer = None;
@@ -254,14 +264,19 @@ fn table(title: &str, measured: Vec<(&'static str, Vec<Duration>)>) {
         times.sort_unstable();
         let (p50, p99) = (at(&times, 0.5), at(&times, 0.99));
         let (base50, base99) = *base.get_or_insert((p50, p99));
-        let added = p50 - base50;
+        let added = (p50 - base50, p99 - base99);
         if name == "ssh -L" {
             peer = Some(added);
         }
-        let ratio = peer.map_or_else(String::new, |peer| format!("{:.2}", added / peer));
+        let ratio = |of: f64, to: fn((f64, f64)) -> f64| {
+            peer.map_or_else(String::new, |peer| format!("{:.2}", of / to(peer)))
+        };
         println!(
-            "{name:10} {p50:9.3} {p99:9.3} {added:11.3} {:11.3} {ratio:>15}",
-            p99 - base99
+            "{name:10} {p50:9.3} {p99:9.3} {:11.3} {:11.3} {:>14} {:>14}",
+            added.0,
+            added.1,
+            ratio(added.0, |peer| peer.0),
+            ratio(added.1, |peer| peer.1)
         );
     }
 }
@@ -345,13 +360,17 @@ async fn stream(way: Arc<Way>) -> Vec<Duration> {
     times
 }
 
-/// 20 streams of 50 tokens a second.
-async fn tokens(engine: &ScriptedEngine, ways: &[Way]) {
+/// So many streams at once, each with a token after each such time.
+async fn tokens(
+    engine: &ScriptedEngine,
+    ways: &[Way],
+    (streams, pace, tokens): (usize, Duration, usize),
+) {
     let mut measured = Vec::new();
     for way in ways {
         engine.follow(Script {
-            tokens: vec![String::new(); 250],
-            pace: Pace::Every(Duration::from_millis(20)),
+            tokens: vec![String::new(); tokens],
+            pace: Pace::Every(pace),
             stamped: true,
             ..Script::default()
         });
@@ -360,19 +379,17 @@ async fn tokens(engine: &ScriptedEngine, ways: &[Way]) {
             base: way.base.clone(),
             http: way.http.clone(),
         });
-        let mut streams = tokio::task::JoinSet::new();
-        for _ in 0..20 {
-            streams.spawn(stream(way.clone()));
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..streams {
+            asked.spawn(stream(way.clone()));
         }
-        measured.push((way.name, streams.join_all().await.concat()));
+        measured.push((way.name, asked.join_all().await.concat()));
     }
-    table(
-        "a token, 20 streams of 50 tokens a second, 5 s each",
-        measured,
-    );
+    let title = format!("a token, {streams} streams of {tokens} tokens, one each {pace:?}");
+    table(&title, measured);
 }
 
-/// 300 streams at once, as fast as they go. sshd admits some hundred channels a connection.
+/// 300 streams at once, as fast as they go: the goal is 15,000 tokens a second and 64 MB.
 async fn throughput(engine: &ScriptedEngine, ways: &[Way], gateway: u32) {
     println!("\n300 streams of 200 tokens, as fast as they go");
     for way in ways {
@@ -386,6 +403,7 @@ async fn throughput(engine: &ScriptedEngine, ways: &[Way], gateway: u32) {
             base: way.base.clone(),
             http: way.http.clone(),
         });
+        let watching = (way.name == "gateway").then(|| watch(gateway));
         let begun = Instant::now();
         let mut streams = tokio::task::JoinSet::new();
         for _ in 0..300 {
@@ -397,6 +415,54 @@ async fn throughput(engine: &ScriptedEngine, ways: &[Way], gateway: u32) {
             way.name,
             tokens as f64 / begun.elapsed().as_secs_f64()
         );
+        if let Some(watching) = watching {
+            let peak = watching.stop().await;
+            println!("resident, at most while 300 streams last: {peak:.1} MB (goal 64)");
+        }
     }
-    println!("resident, after 300 streams: {:.1} MB", resident(gateway));
+}
+
+/// Looks at a process's memory until it is stopped.
+struct Watching(
+    tokio::sync::oneshot::Sender<()>,
+    tokio::task::JoinHandle<f64>,
+);
+
+fn watch(pid: u32) -> Watching {
+    let (stop, mut stopped) = tokio::sync::oneshot::channel();
+    let looking = tokio::spawn(async move {
+        let mut peak = resident(pid);
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                _ = tick.tick() => peak = peak.max(resident(pid)),
+                _ = &mut stopped => return peak,
+            }
+        }
+    });
+    Watching(stop, looking)
+}
+
+impl Watching {
+    async fn stop(self) -> f64 {
+        self.0.send(()).unwrap();
+        self.1.await.unwrap()
+    }
+}
+
+/// Prompts of 8 MiB, one after another: memory is to be flat in their size.
+async fn prompts(way: &Way, gateway: u32) {
+    let before = resident(gateway);
+    let watching = watch(gateway);
+    for _ in 0..20 {
+        let body = json!({"messages": [{"role": "user", "content": "x".repeat(8 << 20)}]});
+        let url = format!("{}/v1/chat/completions", way.base);
+        let answer = way.http.post(url).bearer_auth(TOKEN).json(&body).send();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    println!(
+        "\nresident: {before:.1} MB before 20 prompts of 8 MiB, at most {:.1} MB during, {:.1} MB after",
+        watching.stop().await,
+        resident(gateway)
+    );
 }
