@@ -156,7 +156,7 @@ impl Gateway {
 
     /// Opens a tar of all files below a folder, or of all there are.
     pub async fn download_tar(&self, under: Option<&str>) -> Result<Many<Response>, Failure> {
-        let mut asked = vec![("format", "tar")];
+        let mut asked = vec![("format", "tar"), ("sums", "pax")];
         asked.extend(under.map(|under| ("under", under)));
         let request = self.http.get(self.file("")?).query(&asked);
         let answer = self.many(request).await?;

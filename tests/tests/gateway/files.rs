@@ -397,6 +397,13 @@ async fn a_folder_goes_up_as_one_tar_and_comes_down_as_one() {
     assert_eq!(answer.headers()["content-type"], "application/x-tar");
     let archive = answer.bytes().await.unwrap();
     tar(&["-C", down.to_str().unwrap(), "-xf", "-"], &archive);
+    let plain = String::from_utf8_lossy(&archive).contains("SRCHAT.sha256");
+    assert!(
+        !plain,
+        "GNU tar complains of a keyword that it does not know"
+    );
+    let answer = world.get("files/?format=tar&sums=pax").send().await;
+    let archive = answer.unwrap().bytes().await.unwrap();
     let text = String::from_utf8_lossy(&archive);
     for (name, content) in &expected {
         let told = format!("82 SRCHAT.sha256={}\n", sum(content));

@@ -14,13 +14,15 @@ const SMALL: u64 = 256 << 10;
 /// So many at once: 8 MiB at most.
 const AT_ONCE: usize = 32;
 
-/// `?format=&under=`.
+/// `?format=&under=&sums=`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Whether a tar is asked for.
     pub tar: bool,
     /// The folder below which the files lie.
     pub under: Option<FileName>,
+    /// Whether a tar tells each file's SHA-256 (`sums=pax`). Programs that do not know the keyword complain of it, file by file.
+    pub sums: bool,
 }
 
 /// Reads the query of a list of files.
@@ -35,6 +37,7 @@ pub fn parse(query: Option<&str>) -> Result<Ask, Refusal> {
                     _ => return Err(Refusal::field("format", "It is json or tar.")),
                 };
             }
+            "sums" => ask.sums = value == "pax",
             "under" => {
                 let folder = value.trim_end_matches('/');
                 if !folder.is_empty() {

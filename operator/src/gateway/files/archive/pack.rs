@@ -57,7 +57,7 @@ pub(in crate::gateway::files) async fn pack(
         let bytes: u64 = files.iter().map(|(_, entry)| entry.size).sum();
         let about = (&tunnel, &*admitted.session.files);
         let packed = tokio::select! {
-            packed = write(&sftp, about, files, Queue(PollSender::new(sender))) => packed,
+            packed = write(&sftp, about, (files, ask.sums), Queue(PollSender::new(sender))) => packed,
             () = revoked.cancelled() => Err(io::Error::other("the token was revoked")),
         };
         match packed {
@@ -88,7 +88,7 @@ pub(in crate::gateway::files) async fn pack(
 async fn write(
     sftp: &Sftp,
     (tunnel, ledger): (&Arc<Tunnel>, &Ledger),
-    files: Vec<(String, Entry)>,
+    (files, sums): (Vec<(String, Entry)>, bool),
     queue: Queue,
 ) -> io::Result<()> {
     // One that ends the archive by itself when it is dropped would end a broken one as well.
@@ -99,7 +99,10 @@ async fn write(
                 let (bytes, sum) = read(sftp, &path, entry.size).await?;
                 (Some(bytes), sum)
             } else {
-                let sum = sum(tunnel, ledger, &path, &entry).await;
+                let sum = match sums {
+                    true => sum(tunnel, ledger, &path, &entry).await,
+                    false => Ok(String::new()),
+                };
                 let sum = sum.map_err(|_refusal| io::Error::other("a file could not be summed"))?;
                 (None, sum)
             };
@@ -108,7 +111,9 @@ async fn write(
         .buffered(AT_ONCE);
     while let Some(file) = ahead.next().await {
         let (path, entry, (bytes, sum)) = file?;
-        append_sum(&mut archive, &sum).await?;
+        if sums {
+            append_sum(&mut archive, &sum).await?;
+        }
         let mut head = Header::new_gnu();
         head.set_entry_type(EntryType::Regular);
         head.set_mode(0o600);
@@ -135,7 +140,7 @@ async fn write(
     archive.finish().await
 }
 
-/// Tells the SHA-256 of the file that follows, in a pax header: programs that do not know it pass over it.
+/// Tells the SHA-256 of the file that follows, in a pax header.
 async fn append_sum(archive: &mut Builder<Queue>, sum: &str) -> io::Result<()> {
     let record = pax_record("SRCHAT.sha256", sum);
     let mut head = Header::new_ustar();
