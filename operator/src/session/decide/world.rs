@@ -3,29 +3,31 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod fixtures;
+mod host;
+mod provider;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use srchat_crds::Dollars;
-use srchat_crds::session::Quantization;
+use srchat_crds::conditions::Planned;
 
-use super::super::ledger::{
-    Attempt, Change, Ledger, Outcome, Owner, PodRecord, Refusal, RefusedWhy, SEND_WINDOW, Wipe,
-    WipeResult, span,
-};
+use super::super::ledger::{Change, Ledger, RefusedWhy};
 use super::super::observe::{
-    BillSeen, BootSaid, BootSeen, Door, EngineSeen, FailedAt, Found, Gap, Glance, HostSeen, House,
-    LedgerSeen, Limits, List, NoAccount, Observation, PlanAnswer, PlanSeen, PodsSeen, Proposal,
-    Published, RouteSeen, SeenPod, Session, Trouble, Unread, UnreadWhy, Visit,
+    BillSeen, BootSeen, Door, FailedAt, Gap, Glance, HostSeen, House, LedgerSeen, NoAccount,
+    Observation, PlanSeen, PodsSeen, Published, RouteSeen, Session,
 };
-use super::{Action, Bill, Decision, Expiry, Look, Verdict, decide};
-use crate::host::{BootId, Medium, Stage};
-use crate::plan::{Fallback, Memory, OfferKey, Plan};
-use crate::provider::{Address, Billed, Cloud, Fingerprint, PodId, PodStatus};
-use crate::route::{Abilities, Engine};
-use crate::session::ledger::Keys;
-use crate::ssh::{HostKey, KeyPair};
+use super::{Action, Decision, Expiry, Look, Verdict, decide};
+use crate::host::{BootId, Stage};
+use crate::provider::{Fingerprint, PodId, PodStatus};
+use crate::route::Engine;
+use crate::ssh::HostKey;
+
+pub(crate) use fixtures::{
+    account, attempt, boot_id, host_key, ledger, pod_id, real, record, session, start,
+};
 
 /// How the provider answers the next create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +111,18 @@ pub(crate) struct World {
     /// Hosts answer nobody.
     pub mute: bool,
     pub broken: Broken,
+    /// At what such an engine fails.
+    pub broken_at: FailedAt,
+    /// The stage that a deployment shows until it serves.
+    pub stage: Stage,
+    /// Boots give up.
+    pub boots_fail: bool,
+    /// What the planner says when there is no plan.
+    pub no_plan: Option<Planned>,
+    /// The published Secret's name is somebody else's.
+    pub taken: bool,
+    /// Why a create is refused.
+    pub refused: RefusedWhy,
     /// Before this the provider has billed nothing.
     pub bills_from: Option<Timestamp>,
     pub no_account: Option<NoAccount>,
@@ -125,195 +139,11 @@ pub(crate) struct World {
 
 /// Actions after which a world that has not settled never will.
 const ACTIONS: u32 = 150;
+
 /// Waits after which it never will: a pod that never boots is watched until its start-up deadline, three times over.
 const WAITS: u32 = 2500;
+
 const TICK: Duration = Duration::from_millis(10);
-
-pub(crate) fn start() -> Timestamp {
-    "2026-11-23T12:00:00Z".parse().unwrap()
-}
-
-pub(crate) fn pod_id(n: u32) -> PodId {
-    format!("pod{n}").parse().unwrap()
-}
-
-pub(crate) fn boot_id(n: u32) -> BootId {
-    format!("{n:032x}").parse().unwrap()
-}
-
-/// Made once: keys cost time, and nothing depends on which they are.
-pub(crate) fn keys() -> Keys {
-    static KEYS: std::sync::OnceLock<Keys> = std::sync::OnceLock::new();
-    KEYS.get_or_init(|| Keys {
-        controller: KeyPair::generate().unwrap(),
-        gateway: KeyPair::generate().unwrap(),
-    })
-    .clone()
-}
-
-pub(crate) fn host_key(n: u32) -> HostKey {
-    static KEYS: std::sync::OnceLock<Vec<HostKey>> = std::sync::OnceLock::new();
-    KEYS.get_or_init(|| {
-        (0..16)
-            .map(|_| KeyPair::generate().unwrap().public())
-            .collect()
-    })[n as usize % 16]
-}
-
-pub(crate) fn account() -> Fingerprint {
-    Fingerprint("00000000aaaaaaaa".to_owned())
-}
-
-pub(crate) fn offer() -> OfferKey {
-    OfferKey {
-        gpu: "NVIDIA L4".to_owned(),
-        cloud: Cloud::Secure,
-    }
-}
-
-/// vLLM on the one card there is, with transformers in reserve.
-pub(crate) fn plan() -> Plan {
-    let abilities = Abilities {
-        chat: true,
-        ..Abilities::default()
-    };
-    Plan {
-        model: "acme/tiny".to_owned(),
-        revision: "0".repeat(40),
-        engine: Engine::Vllm,
-        quantization: Quantization::None,
-        quantize_online: false,
-        vision: false,
-        abilities,
-        context_length: 4096,
-        slots: 1,
-        memory: Memory {
-            weights: 1,
-            kv_per_token: 1,
-            kv: 1,
-            overhead: 1,
-            per_gpu: 1,
-            required: 1,
-        },
-        gpu: offer().gpu,
-        gpu_name: "L4".to_owned(),
-        gpu_count: 1,
-        cloud: offer().cloud,
-        data_centers: Vec::new(),
-        hourly_cost: Dollars::cents(49),
-        disk_gb: 50,
-        image: "vllm/vllm-openai:v1".to_owned(),
-        min_cuda: None,
-        files: Vec::new(),
-        gguf: None,
-        trust_remote_code: false,
-        extra_args: Vec::new(),
-        fallback: Some(Fallback {
-            engine: Engine::Transformers,
-            quantization: Quantization::None,
-            quantize_online: false,
-            vision: false,
-            abilities,
-        }),
-        startup_seconds: 60,
-        rejected: Vec::new(),
-    }
-}
-
-pub(crate) fn session() -> Session {
-    Session {
-        uid: "u".to_owned(),
-        namespace: "team".to_owned(),
-        name: "chat".to_owned(),
-        generation: 1,
-        created: start(),
-        deleting: false,
-        finalizer: false,
-        unreadable: None,
-        replicas: 1,
-        limits: Limits {
-            hourly: Dollars::whole(1),
-            total: None,
-            lifetime: Duration::from_secs(4 * 3600),
-            idle: None,
-            startup: None,
-            attempts: 3,
-        },
-        wipe_timeout: Duration::from_secs(60),
-        abandon: None,
-        unconfirmed_until: None,
-    }
-}
-
-pub(crate) fn ledger() -> Ledger {
-    let owner = Owner {
-        uid: "u".to_owned(),
-        namespace: "team".to_owned(),
-        name: "chat".to_owned(),
-    };
-    Ledger::new(owner, "inst", keys(), start())
-}
-
-pub(crate) fn attempt(number: u64, intent: Timestamp, outcome: Outcome) -> Attempt {
-    Attempt {
-        number,
-        run: 1,
-        name: format!("srchat-inst-u-{number}"),
-        offer: Some(offer()),
-        hourly: Dollars::cents(49),
-        intent,
-        deadline: intent + SEND_WINDOW,
-        account: account(),
-        estimate: Duration::from_secs(60),
-        host_deadline: intent + Duration::from_secs(4 * 3600),
-        outcome,
-    }
-}
-
-pub(crate) fn record(n: u32, attempt: u64, created: Timestamp) -> PodRecord {
-    PodRecord {
-        id: pod_id(n),
-        attempt,
-        run: 1,
-        created,
-        hourly: Dollars::cents(49),
-        data_center: None,
-        pin: None,
-        served: None,
-        host_deadline: created + Duration::from_secs(4 * 3600),
-        accounts: BTreeSet::from([account()]),
-        missing: None,
-        doom: None,
-        wipe: None,
-        deleted: None,
-        deleted_last: None,
-        proofs: Vec::new(),
-        gone: None,
-        bill: None,
-    }
-}
-
-pub(crate) fn real(n: u32, attempt: u64, created: Timestamp, status: PodStatus) -> Real {
-    let dead = matches!(status, PodStatus::Terminated | PodStatus::Exited);
-    Real {
-        id: pod_id(n),
-        attempt,
-        status,
-        created,
-        cost: if dead {
-            Dollars::ZERO
-        } else {
-            Dollars::cents(49)
-        },
-        boot: boot_id(n),
-        key: host_key(n),
-        port: 22,
-        deployed: None,
-        cleared: false,
-        deadline: created + Duration::from_secs(4 * 3600),
-        vanishes: None,
-    }
-}
 
 impl World {
     pub(crate) fn new() -> Self {
@@ -334,6 +164,12 @@ impl World {
             last_use: None,
             mute: false,
             broken: Broken::None,
+            broken_at: FailedAt::Starting,
+            stage: Stage::Loading,
+            boots_fail: false,
+            no_plan: None,
+            taken: false,
+            refused: RefusedWhy::NoCapacity,
             bills_from: None,
             no_account: None,
             created: 0,
@@ -376,7 +212,9 @@ impl World {
                 gap: self.gap,
             },
             door: Door {
-                published: if self.published {
+                published: if self.taken {
+                    Published::Taken
+                } else if self.published {
                     Published::Ours {
                         stale: false,
                         token,
@@ -397,30 +235,40 @@ impl World {
 
     /// One pass: looks until there is something to do or to wait for, then does it. Time passes while it waits.
     pub(crate) fn pass(&mut self) -> Decision {
+        let decision = self.next();
+        self.perform(&decision);
+        decision
+    }
+
+    /// Looks until there is something to do or to wait for.
+    pub(crate) fn next(&mut self) -> Decision {
         assert!(self.history.len() < 20_000, "goes on for ever");
         let mut looks = 0;
         loop {
             let decision = decide(&self.observation());
             self.now += TICK;
-            if let Some(look) = &decision.look {
-                assert!(decision.action.is_none(), "a look and an action at once");
-                looks += 1;
-                assert!(looks < 20, "looks for ever: {look:?}\n{}", self.story());
-                self.history.push((self.now, Step::Look(look.clone())));
-                self.look(look.clone());
-                continue;
+            let Some(look) = &decision.look else {
+                return decision;
+            };
+            assert!(decision.action.is_none(), "a look and an action at once");
+            looks += 1;
+            assert!(looks < 20, "looks for ever: {look:?}\n{}", self.story());
+            self.history.push((self.now, Step::Look(look.clone())));
+            self.look(look.clone());
+        }
+    }
+
+    /// Does what was decided.
+    pub(crate) fn perform(&mut self, decision: &Decision) {
+        match &decision.action {
+            Some(action) => {
+                self.history.push((self.now, Step::Act(action.clone())));
+                self.act(action.clone());
             }
-            match &decision.action {
-                Some(action) => {
-                    self.history.push((self.now, Step::Act(action.clone())));
-                    self.act(action.clone());
-                }
-                None => self.history.push((
-                    self.now,
-                    Step::Wait(decision.again, decision.verdict.clone()),
-                )),
-            }
-            return decision;
+            None => self.history.push((
+                self.now,
+                Step::Wait(decision.again, decision.verdict.clone()),
+            )),
         }
     }
 
@@ -510,189 +358,6 @@ impl World {
 
     pub(crate) fn billing(&self) -> usize {
         self.pods.iter().filter(|pod| pod.bills()).count()
-    }
-
-    fn fails(&mut self) -> Option<Unread> {
-        self.outage = self.outage.checked_sub(1)?;
-        let again = self.now + Duration::from_secs(5);
-        Some(Unread {
-            at: self.now,
-            why: UnreadWhy::Unavailable,
-            detail: "down".to_owned(),
-            again,
-        })
-    }
-
-    fn settle_provider(&mut self) {
-        let now = self.now;
-        for pod in &mut self.pods {
-            if pod.vanishes.is_some() {
-                pod.status = PodStatus::Terminated;
-                pod.cost = Dollars::ZERO;
-            }
-            if pod.status == PodStatus::Provisioning && now >= pod.created + Duration::from_secs(3)
-            {
-                pod.status = PodStatus::Running;
-            }
-        }
-        self.pods
-            .retain(|pod| pod.vanishes.is_none_or(|at| at > now));
-    }
-
-    fn look(&mut self, look: Look) {
-        self.settle_provider();
-        match look {
-            Look::List { after } => {
-                assert!(self.now > after, "a list cannot begin in the future");
-                match self.fails() {
-                    Some(unread) => self.pods_seen.failed = Some(unread),
-                    None => {
-                        self.pods_seen = PodsSeen {
-                            list: Some(self.list()),
-                            failed: None,
-                        }
-                    }
-                }
-            }
-            Look::Plan => {
-                let proposal = Proposal {
-                    offer: offer(),
-                    hourly: Dollars::cents(49),
-                    estimate: Duration::from_secs(60),
-                    plan: Some(Box::new(self.planned())),
-                };
-                let answer = PlanAnswer::Fits(Box::new(proposal));
-                self.plan = Some(PlanSeen {
-                    at: self.now,
-                    generation: self.session.generation,
-                    answer,
-                });
-            }
-            Look::Log { pod } => {
-                let said = match self.pods.iter().find(|real| real.id == pod) {
-                    Some(real) if real.status == PodStatus::Running => {
-                        BootSaid::Host(real.boot.clone(), real.key)
-                    }
-                    Some(_) | None => BootSaid::Silent,
-                };
-                self.boot = Some(BootSeen {
-                    pod,
-                    at: self.now,
-                    said,
-                });
-            }
-            Look::Visit { pod, deadline } => self.visit(&pod, deadline),
-            Look::Bill { pod, since } => {
-                let found = match self.fails() {
-                    Some(unread) => Err(unread),
-                    None => Ok(self.billed(since)),
-                };
-                let at = self.now;
-                self.bills.insert(pod, BillSeen { at, found });
-            }
-            Look::Glance { pod } => {
-                let found = match self.fails() {
-                    Some(unread) => Err(unread),
-                    None => Ok(match self.pods.iter().find(|real| real.id == pod) {
-                        None => Found::Nothing,
-                        Some(real) if real.bills() => Found::Alive,
-                        Some(_) => Found::Ended,
-                    }),
-                };
-                self.glance = Some(Glance {
-                    pod,
-                    began: self.now,
-                    account: self.account.clone(),
-                    found,
-                });
-            }
-        }
-    }
-
-    fn list(&self) -> List {
-        let seen = |real: &Real| SeenPod {
-            id: real.id.clone(),
-            attempt: Some(real.attempt),
-            status: real.status,
-            created: Some(real.created),
-            cost: Some(real.cost),
-            address: (real.status == PodStatus::Running).then(|| Address {
-                host: "192.0.2.1".to_owned(),
-                port: real.port,
-            }),
-            data_center: None,
-        };
-        List {
-            began: self.now,
-            account: self.account.clone(),
-            pods: self.pods.iter().map(seen).collect(),
-        }
-    }
-
-    fn visit(&mut self, pod: &PodId, deadline: Timestamp) {
-        let pin = self
-            .ledger
-            .as_ref()
-            .unwrap()
-            .pod(pod)
-            .unwrap()
-            .pin
-            .clone()
-            .expect("visited only when pinned");
-        let now = self.now;
-        let used = self.last_use.unwrap_or(now);
-        let (broken, planned) = (self.broken, self.engine());
-        let found = match self
-            .pods
-            .iter_mut()
-            .find(|real| real.id == *pod && real.status == PodStatus::Running && !self.mute)
-        {
-            None => Err(Trouble::Unreachable("gone".to_owned())),
-            Some(real) if real.key != pin.key => Err(Trouble::WrongKey),
-            Some(real) => {
-                real.deadline = deadline;
-                let starts = |engine| match broken {
-                    Broken::None => true,
-                    Broken::Vllm => engine != Engine::Vllm,
-                    Broken::All => false,
-                };
-                let engine = match real.deployed {
-                    None => EngineSeen::Absent,
-                    Some((_, engine)) if !starts(engine) && engine != planned => EngineSeen::Absent,
-                    Some((at, engine)) if !starts(engine) && now >= at + Duration::from_secs(5) => {
-                        EngineSeen::Failed {
-                            at: FailedAt::Starting,
-                            said: "no kernel image is available".to_owned(),
-                        }
-                    }
-                    Some((at, _)) if now < at + Duration::from_secs(10) => EngineSeen::Starting {
-                        stage: Stage::Loading,
-                        percent: None,
-                        message: String::new(),
-                    },
-                    Some(_) => EngineSeen::Healthy { port: 8000 },
-                };
-                Ok(Visit {
-                    engine,
-                    activity: Some(used),
-                    activity_known: true,
-                    deadline,
-                    uploads: Some((Medium::Memory, 1 << 30)),
-                })
-            }
-        };
-        let before = self.host.take().filter(|host| host.pod == *pod);
-        let (last, silent_since) = match &found {
-            Ok(visit) => (Some((now, visit.clone())), now),
-            Err(_) => before.map_or((None, now), |before| (before.last, before.silent_since)),
-        };
-        self.host = Some(HostSeen {
-            pod: pod.clone(),
-            at: now,
-            found,
-            last,
-            silent_since,
-        });
     }
 
     fn act(&mut self, action: Action) {
@@ -808,182 +473,6 @@ impl World {
             }
             Action::Discard => self.session.deleting = true,
         }
-    }
-
-    fn rent(&mut self, proposal: &Proposal, number: u64) {
-        let now = self.now;
-        let lines = || self.story();
-        assert_eq!(self.billing(), 0, "rents while a pod bills\n{}", lines());
-        assert!(self.session.finalizer, "S1: rents without a finalizer");
-        assert!(
-            !self.session.deleting && self.session.replicas == 1,
-            "rents what nobody wants\n{}",
-            lines()
-        );
-        let session = self.session.clone();
-        let ledger = self.ledger.as_mut().unwrap();
-        let bill = Bill {
-            pod: None,
-            started: ledger.run.started.unwrap_or(now),
-            created: now,
-            hourly: proposal.hourly,
-            now,
-        };
-        let host_deadline = Expiry::of(&session, ledger, bill).time;
-        assert!(
-            ledger.settled() && ledger.run.ended.is_none(),
-            "rents with something open, or after the end"
-        );
-        assert!(
-            ledger.used() < self.session.limits.attempts as usize,
-            "rents more often than allowed"
-        );
-        let mut intent = attempt(number, self.now, Outcome::Open { misses: Vec::new() });
-        intent.run = ledger.run.number;
-        intent.host_deadline = host_deadline;
-        intent.hourly = proposal.hourly;
-        ledger.apply(Change::Intend {
-            attempt: Box::new(intent),
-            plan: proposal.plan.clone(),
-        });
-        let how = std::mem::replace(&mut self.create, Create::Answers);
-        let made = match how {
-            Create::Answers | Create::MadeAndLost => 1,
-            Create::Twice => 2,
-            Create::Lost | Create::Refuses => 0,
-        };
-        let mut answered = None;
-        for _ in 0..made {
-            self.serial += 1;
-            self.created += 1;
-            let pod = real(self.serial, number, self.now, PodStatus::Provisioning);
-            answered.get_or_insert(pod.id.clone());
-            self.pods.push(pod);
-        }
-        match (how, answered) {
-            (Create::Answers | Create::Twice, Some(id)) => {
-                let mut pod = record(self.serial, number, self.now);
-                pod.id = id;
-                pod.run = ledger.run.number;
-                pod.host_deadline = host_deadline;
-                ledger.apply(Change::Rented { pod: Box::new(pod) });
-            }
-            (Create::Refuses, _) => {
-                let refusal = Refusal {
-                    at: self.now,
-                    why: RefusedWhy::NoCapacity,
-                    detail: "none".to_owned(),
-                    again: self.now,
-                    account: self.account.clone(),
-                };
-                ledger.apply(Change::Refused {
-                    number,
-                    refusal,
-                    left_out: None,
-                });
-            }
-            (Create::Answers | Create::Twice | Create::MadeAndLost | Create::Lost, _) => {}
-        }
-    }
-
-    fn clear(&mut self, pod: &PodId, until: Timestamp) {
-        assert!(self.now <= until + TICK, "S8: clears beyond its time");
-        let pin = self
-            .ledger
-            .as_ref()
-            .unwrap()
-            .pod(pod)
-            .unwrap()
-            .pin
-            .clone()
-            .expect("cleared only when pinned");
-        let there = self
-            .pods
-            .iter_mut()
-            .find(|real| real.id == *pod && real.status == PodStatus::Running && !self.mute);
-        let trouble = match there {
-            Some(real) if real.key == pin.key => {
-                real.cleared = true;
-                let wipe = Wipe {
-                    at: self.now,
-                    result: WipeResult::Cleared,
-                    detail: String::new(),
-                };
-                self.ledger.as_mut().unwrap().apply(Change::Wiped {
-                    pod: pod.clone(),
-                    wipe,
-                });
-                return;
-            }
-            Some(_) => Trouble::WrongKey,
-            None => Trouble::Unreachable("gone".to_owned()),
-        };
-        let at = self.now;
-        self.host = Some(HostSeen {
-            pod: pod.clone(),
-            at,
-            found: Err(trouble),
-            last: None,
-            silent_since: at,
-        });
-    }
-
-    fn terminate(&mut self, pod: &PodId) {
-        let now = self.now;
-        let ledger = self.ledger.as_mut().unwrap();
-        assert!(
-            ledger.pod(pod).unwrap().wipe.is_some(),
-            "S8: terminated before its data was spoken of"
-        );
-        assert!(
-            ledger.pod(pod).unwrap().doom.is_some(),
-            "terminated without a sentence"
-        );
-        ledger.apply(Change::Deleted {
-            pod: pod.clone(),
-            at: now,
-        });
-        if self.deaf > 0 {
-            self.deaf -= 1;
-            return;
-        }
-        if let Some(real) = self.pods.iter_mut().find(|real| real.id == *pod) {
-            real.status = PodStatus::Terminated;
-            real.cost = Dollars::ZERO;
-            real.vanishes.get_or_insert(now + Duration::from_secs(4));
-        }
-    }
-}
-
-impl World {
-    /// What the planner says now: transformers once vLLM has failed in this run.
-    fn planned(&self) -> Plan {
-        let fell_back = |ledger: &Ledger| ledger.run.fallback.is_some();
-        let plan = plan();
-        match plan.instead() {
-            Some(instead) if self.ledger.as_ref().is_some_and(fell_back) => instead,
-            Some(_) | None => plan,
-        }
-    }
-
-    /// Nothing until bills are out, and then what the pod's time comes to.
-    fn billed(&self, since: Timestamp) -> Billed {
-        if self.bills_from.is_some_and(|from| self.now < from) {
-            return Billed {
-                total: Dollars::ZERO,
-                until: None,
-            };
-        }
-        Billed {
-            total: Dollars::cents(49).for_hours_of(span(since, self.now)),
-            until: Some(self.now + Duration::from_secs(600)),
-        }
-    }
-
-    /// The engine of the plan in force.
-    fn engine(&self) -> Engine {
-        let plan = self.ledger.as_ref().and_then(|ledger| ledger.plan.as_ref());
-        plan.map_or(Engine::Vllm, |plan| plan.engine)
     }
 
     /// A new process: only what is written down outside of it is left.
