@@ -4,6 +4,8 @@
 pub mod conditions;
 pub mod events;
 pub mod publish;
+#[cfg(test)]
+mod reached;
 
 use std::time::Duration;
 
