@@ -10,6 +10,7 @@ pub mod eventually;
 pub mod explain;
 pub mod hosts;
 pub mod hub;
+pub mod image;
 pub mod model;
 pub mod operator_binaries;
 pub mod process;
