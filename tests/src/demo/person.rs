@@ -90,7 +90,9 @@ async fn attach(stage: &Stage) -> Result<(), Error> {
     without_the_callers_settings(&mut command);
     command
         .env("KUBECONFIG", stage.rig.cluster().kubeconfig())
-        .args(["attach", NAME, "--namespace", stage.namespace]);
+        .args(["attach", NAME, "--namespace", stage.namespace])
+        // A demo leaves nothing on the machine.
+        .arg("--no-history");
     let status = tokio::process::Command::from(command).status().await?;
     if status.success() {
         Ok(())
