@@ -90,7 +90,7 @@ impl Printer {
         if self.live {
             let width = terminal_size::terminal_size_of(io::stderr())
                 .map_or(80, |(width, _)| usize::from(width.0));
-            let text = clean(&self.spelled(text));
+            let text = clean(&self.spelled(text)).replace('\n', " ");
             let mut err = io::stderr().lock();
             let _ = write!(err, "\r\x1b[K{}", fit(&text, width.saturating_sub(1)))
                 .and_then(|()| err.flush());
