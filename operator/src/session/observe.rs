@@ -15,7 +15,7 @@ use crate::plan::{OfferKey, Plan};
 use crate::provider::{Address, Billed, Fingerprint, PodId, PodStatus};
 use crate::ssh::HostKey;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, PodRecord};
 
 /// The world as far as one decision needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -413,6 +413,21 @@ pub enum Found {
 }
 
 impl Observation {
+    /// Where a pod's sshd is, as the last list says. A controller that has had no list yet, because it has just been started or the
+    /// provider does not answer, takes the route's word, which it wrote itself: the pin tells whether that still holds.
+    pub fn address(&self, record: &PodRecord) -> Option<&Address> {
+        if self.pods.list.is_some() {
+            return self.listed(&record.id)?.address.as_ref();
+        }
+        match &self.door.route {
+            RouteSeen::Is {
+                token: _,
+                host: Some((key, address)),
+            } if record.pin.as_ref().is_some_and(|pin| pin.key == *key) => Some(address),
+            RouteSeen::Is { .. } | RouteSeen::Missing => None,
+        }
+    }
+
     /// The list's word on one pod.
     pub fn listed(&self, id: &PodId) -> Option<&SeenPod> {
         self.pods

@@ -379,18 +379,14 @@ fn lost(view: &View<'_>) -> Or {
     let Some(record) = view.current() else {
         return Continue(());
     };
-    let Some(list) = view
-        .seen
-        .pods
-        .list
-        .as_ref()
-        .filter(|list| list.began > record.created + QUIET)
-    else {
+    let Some(due) = view.absence_due(record) else {
         return Continue(());
     };
-    if view.seen.listed(&record.id).is_some() || !view.may_speak(&list.account, &record.accounts) {
-        return Continue(());
-    }
+    let list = match view.list_after(due) {
+        Ok(list) => list,
+        Err(decision) if decision.look.is_some() => return Break(decision),
+        Err(_) => return Continue(()),
+    };
     let Some(missing) = record.missing else {
         return Break(note(
             view,
@@ -400,9 +396,6 @@ fn lost(view: &View<'_>) -> Or {
             },
         ));
     };
-    if list.began < missing + PROOF_INTERVAL {
-        return Continue(());
-    }
     let glance = view
         .seen
         .glance
@@ -493,6 +486,38 @@ impl View<'_> {
                 .limits
                 .startup
                 .unwrap_or(estimate.saturating_mul(3).max(super::limits::STARTUP))
+    }
+
+    /// After which a list has to begin that says something about a pod which the last one lacks; `None`: it lacks nothing, or may not
+    /// say so.
+    fn absence_due(&self, record: &PodRecord) -> Option<Timestamp> {
+        let list = self.seen.pods.list.as_ref()?;
+        if self.seen.listed(&record.id).is_some()
+            || !self.may_speak(&list.account, &record.accounts)
+        {
+            return None;
+        }
+        let told = record.created + QUIET;
+        Some(
+            record
+                .missing
+                .map_or(told, |missing| told.max(missing + PROOF_INTERVAL)),
+        )
+    }
+
+    /// When to go on about a pod that the last list lacks: no other list wakes its session, since nothing in them changes any more.
+    pub(super) fn absence_again(&self, record: &PodRecord) -> Option<Timestamp> {
+        let due = self.absence_due(record)?;
+        if self.now() <= due {
+            return Some(due + Duration::from_millis(1));
+        }
+        let glanced = self.seen.glance.as_ref();
+        let glanced = glanced.filter(|glance| glance.pod == record.id && glance.began > due);
+        let failed = self.seen.pods.failed.as_ref();
+        glanced
+            .map(|glance| glance.began + RETRY)
+            .or(failed.map(|unread| unread.again))
+            .filter(|again| *again > self.now())
     }
 
     fn abandoned(&self, record: &PodRecord, seen: &SeenPod) -> bool {

@@ -29,9 +29,9 @@ const CALM: Duration = Duration::from_secs(60);
 /// The next step towards serving, or the wait until what is left of earlier pods is settled.
 pub(super) fn advance(view: &View<'_>, pending: Option<Decision>) -> Or<Infallible> {
     Break(match (view.current(), pending) {
-        (Some(record), pending) => {
-            with_pod(view, record).by(pending.and_then(|pending| pending.again))
-        }
+        (Some(record), pending) => with_pod(view, record)
+            .by(pending.and_then(|pending| pending.again))
+            .by(view.absence_again(record)),
         (None, Some(pending)) => pending,
         (None, None) => rent(view).unwrap_or_else(|waiting| waiting),
     })
@@ -191,7 +191,7 @@ fn boot(view: &View<'_>, record: &PodRecord) -> Decision {
 /// From a pinned host to a served model, and as long as it serves.
 fn serve(view: &View<'_>, record: &PodRecord, pin: &Pin) -> Result<Decision, Decision> {
     let verdict = view.standing(record);
-    let address = view.address(record);
+    let address = view.seen.address(record);
     let host = view.seen.host.as_ref().filter(|host| host.pod == record.id);
     let due = host.map_or(view.now(), |host| host.at + view.visit_every(record, host));
     let told = view.host_deadline(record) == record.host_deadline;
@@ -322,11 +322,6 @@ impl View<'_> {
             .clamp(Duration::from_secs(10), Duration::from_secs(300))
     }
 
-    /// Where the current pod's sshd is published, as the last list says.
-    fn address(&self, record: &PodRecord) -> Option<&Address> {
-        self.seen.listed(&record.id)?.address.as_ref()
-    }
-
     /// A host that is found elsewhere than where the route leads may have been started again, or be another one: nobody is led there
     /// before a visit, later than the list that says so, has found it there. Without this it would serve nobody until the next one.
     fn has_moved(&self, pin: &Pin, address: &Address, host: &HostSeen) -> bool {
@@ -338,7 +333,7 @@ impl View<'_> {
     }
 
     pub(super) fn reachable(&self, record: &PodRecord) -> bool {
-        self.address(record).is_some()
+        self.seen.address(record).is_some()
     }
 
     /// It serves when the last visit said so.

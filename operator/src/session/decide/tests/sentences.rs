@@ -235,6 +235,26 @@ fn s7_a_pod_that_two_lists_and_a_look_do_not_find_is_lost_and_replaced() {
 }
 
 #[test]
+fn s7_a_pod_that_vanishes_while_it_serves_is_missed_long_before_the_next_visit() {
+    let mut world = serving();
+    let vanished = world.now;
+    world.pods.clear();
+    // The poller wakes the session once: from then on all lists are alike.
+    world.poll();
+    while world.ledger.as_ref().unwrap().current().is_some() {
+        let decision = world.pass();
+        if decision.idle() {
+            world.now = world.now.max(decision.again.unwrap());
+        }
+    }
+    let doom = only_pod(&world).doom.clone().unwrap();
+    assert_eq!(doom.why, Why::Lost);
+    assert!(doom.at < vanished + seconds(90), "{}", world.story());
+    assert_eq!(world.settle(), Verdict::Serving);
+    assert_eq!(world.created, 2);
+}
+
+#[test]
 fn s7_another_accounts_silence_proves_nothing() {
     let mut world = serving();
     world.session.deleting = true;
@@ -373,6 +393,22 @@ fn a_host_that_only_moved_is_led_to_where_it_is() {
         panic!("no route: {:?}", world.route);
     };
     assert_eq!(address.port, 2222);
+}
+
+#[test]
+fn what_is_served_is_found_where_the_route_leads_while_the_provider_is_away() {
+    let mut world = serving();
+    world.forget();
+    world.outage = u32::MAX;
+    let decision = loop {
+        let decision = world.pass();
+        assert_eq!(decision.verdict, Verdict::Serving, "{}", world.story());
+        if decision.idle() {
+            break decision;
+        }
+    };
+    assert!(decision.again.is_some());
+    assert!(world.observation().host.unwrap().found.is_ok());
 }
 
 #[test]

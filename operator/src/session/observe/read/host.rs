@@ -145,7 +145,7 @@ fn target(
 ) -> Option<Target> {
     // S9: without a pin there is nobody to connect to.
     let pin = record.pin.as_ref()?;
-    let address = seen.listed(&record.id)?.address.as_ref()?;
+    let address = seen.address(record)?;
     Some(Target {
         address: address.to_string(),
         pin: pin.key,
@@ -190,10 +190,7 @@ fn understand(visit: &visit::Visit, ours: bool, now: Timestamp) -> Visit {
         (None, Some(_), visit::Health::Healthy, Some(port)) if visit.stage == Stage::Serving => {
             EngineSeen::Healthy { port }
         }
-        (None, Some(_), visit::Health::Dead, _) => EngineSeen::Failed {
-            at: FailedAt::Serving,
-            said: "the engine ended".to_owned(),
-        },
+        // Also when the engine is dead: its job is about to say so, with the engine's last words, and a dead job is a failure.
         (None, Some(_), _, _) => EngineSeen::Starting {
             stage: visit.stage,
             percent: Some(visit.percent()),
