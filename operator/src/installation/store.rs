@@ -106,15 +106,20 @@ impl Store {
     /// is published.
     pub async fn keep(&self, installation: &Installation, now: Timestamp) -> Result<(), Error> {
         self.keep_leaf(installation, now).await?;
+        let data = BTreeMap::from([("receipts.pub".to_owned(), installation.receipts_key())]);
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = maps
+            .get_opt(RECEIPTS_KEY)
+            .await
+            .map_err(|e| Error::Api("read the published receipts' key", e))?;
+        if found.is_some_and(|found| found.data.as_ref() == Some(&data)) {
+            return Ok(());
+        }
         let key = ConfigMap {
             metadata: self.named(RECEIPTS_KEY, &self.namespace),
-            data: Some(BTreeMap::from([(
-                "receipts.pub".to_owned(),
-                installation.receipts_key(),
-            )])),
+            data: Some(data),
             ..ConfigMap::default()
         };
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let apply = maps
             .patch(RECEIPTS_KEY, &apply(), &Patch::Apply(&key))
             .await;

@@ -73,7 +73,7 @@ pub fn status(facts: Facts<'_>) -> ChatSessionStatus {
         LedgerSeen::Is(ledger) => Some(&**ledger),
         LedgerSeen::Missing | LedgerSeen::Unreadable => None,
     };
-    let now = Time(seen.now);
+    let now = time(seen.now);
     let conditions = conditions::of(&facts, ledger);
     let mut shown = ChatSessionStatus {
         observed_generation: Some(session.generation),
@@ -81,7 +81,7 @@ pub fn status(facts: Facts<'_>) -> ChatSessionStatus {
         selector: Some(format!("{LABEL_SESSION}={}", session.name)),
         plan: plan(seen, ledger),
         run: ledger.and_then(run),
-        instance: ledger.and_then(|ledger| instance(seen, ledger)),
+        instance: ledger.and_then(|ledger| instance(seen, ledger, previous)),
         startup: startup(seen, decision),
         endpoint: matches!(seen.door.published, Published::Ours { .. }).then(|| Endpoint {
             url: endpoint.to_owned(),
@@ -118,6 +118,11 @@ pub fn status(facts: Facts<'_>) -> ChatSessionStatus {
     shown
 }
 
+/// To the second, as the API server keeps it: a finer one is never what is read back, and would be written anew in every pass.
+fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
 fn plan(seen: &Observation, ledger: Option<&Ledger>) -> Option<status::Plan> {
     let in_force = ledger
         .filter(|ledger| !ledger.settled())
@@ -135,9 +140,9 @@ fn run(ledger: &Ledger) -> Option<status::Run> {
     (run.number > 0).then(|| status::Run {
         number: run.number,
         attempts: u32::try_from(ledger.used()).unwrap_or(u32::MAX),
-        started: run.started.map(Time),
+        started: run.started.map(time),
         ended: run.ended.map(|ended| status::Ended {
-            time: Time(ended.at),
+            time: time(ended.at),
             reason: shown_end(ended.reason),
         }),
     })
@@ -153,26 +158,33 @@ pub(super) fn shown_end(reason: EndReason) -> ShownEnd {
     }
 }
 
-/// The pod in use, or the one that is being ended.
-fn instance(seen: &Observation, ledger: &Ledger) -> Option<Instance> {
+/// The pod in use, or the one that is being ended. What only a list tells stays as it was while there is none yet.
+fn instance(seen: &Observation, ledger: &Ledger, previous: &ChatSessionStatus) -> Option<Instance> {
     let pod = ledger
         .current()
         .or_else(|| ledger.pods.iter().rev().find(|pod| pod.gone.is_none()))?;
     let listed = seen.listed(&pod.id);
+    let provider_id = format!("runpod://{}", pod.id);
+    let before = previous
+        .instance
+        .as_ref()
+        .filter(|before| seen.pods.list.is_none() && before.provider_id == provider_id);
     Some(Instance {
-        provider_id: format!("runpod://{}", pod.id),
         data_center: pod
             .data_center
             .clone()
-            .or_else(|| listed.and_then(|listed| listed.data_center.clone())),
-        address: listed
-            .and_then(|listed| listed.address.as_ref())
-            .map(ToString::to_string),
+            .or_else(|| listed.and_then(|listed| listed.data_center.clone()))
+            .or_else(|| before.and_then(|before| before.data_center.clone())),
+        address: seen
+            .address(pod)
+            .map(ToString::to_string)
+            .or_else(|| before.and_then(|before| before.address.clone())),
+        provider_id,
         host_key: pod.pin.as_ref().map(|pin| pin.key.fingerprint()),
         pod_name: pod_name(&ledger.installation, &ledger.session.uid, pod.attempt),
         hourly_cost: pod.hourly,
-        created_time: Time(pod.created),
-        ready_time: pod.served.as_ref().map(|served| Time(served.at)),
+        created_time: time(pod.created),
+        ready_time: pod.served.as_ref().map(|served| time(served.at)),
         medium: pod.served.as_ref().map(|served| match served.medium {
             Medium::Memory => status::Medium::Memory,
             Medium::Disk => status::Medium::Disk,
@@ -241,7 +253,7 @@ pub(super) fn shown_stage(stage: crate::host::Stage) -> Stage {
 fn estimate(ledger: &Ledger) -> Option<Time> {
     let pod = ledger.current().filter(|pod| pod.served.is_none())?;
     let attempt = ledger.attempt(pod.attempt)?;
-    Some(Time(pod.created + attempt.estimate))
+    Some(time(pod.created + attempt.estimate))
 }
 
 /// The earlier of what the spec says and what the host knows: it moves only when the host has acknowledged it.
@@ -258,7 +270,7 @@ pub(crate) fn expiry(session: &Session, ledger: &Ledger, now: Timestamp) -> Opti
         | EndReason::NeedsConfirmation => ExpiryReason::Lifetime,
     };
     Some(status::Expiry {
-        time: Time(expiry.time.min(told)),
+        time: time(expiry.time.min(told)),
         reason,
     })
 }
@@ -280,8 +292,8 @@ fn teardown(session: &Session, ledger: &Ledger) -> Option<Teardown> {
     let pod = ending(session, ledger)?;
     Some(Teardown {
         wipe: pod.wipe.as_ref().map(|wipe| shown_wipe(wipe.result)),
-        wiped_time: pod.wipe.as_ref().map(|wipe| Time(wipe.at)),
-        terminated_time: pod.deleted.map(Time),
+        wiped_time: pod.wipe.as_ref().map(|wipe| time(wipe.at)),
+        terminated_time: pod.deleted.map(time),
         absence_proofs: u32::try_from(pod.proofs.len()).unwrap_or(u32::MAX),
     })
 }
@@ -336,5 +348,57 @@ fn hold_progress(facts: &Facts<'_>, shown: &mut ChatSessionStatus) {
     };
     if new.stage == old.stage && !moved && !long_ago {
         shown.startup.clone_from(&facts.previous.startup);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::decide::{decide, world::World};
+    use super::*;
+
+    #[test]
+    fn a_status_that_is_read_back_is_not_written_again() {
+        let mut world = World::new();
+        world.settle();
+        // No clock stops at a whole second, and neither did anything that it is asked about.
+        world.now += Duration::from_millis(123);
+        for pod in &mut world.ledger.as_mut().unwrap().pods {
+            pod.created += Duration::from_micros(456_789);
+        }
+        let seen = world.observation();
+        let decision = decide(&seen);
+        let of = |previous: &ChatSessionStatus| {
+            status(Facts {
+                seen: &seen,
+                decision: &decision,
+                trouble: None,
+                endpoint: "https://gateway/team-a/vision/v1",
+                previous,
+                written: Some(seen.now),
+                stuck: None,
+            })
+        };
+        let written = of(&ChatSessionStatus::default());
+        let json = serde_json::to_value(&written).unwrap();
+        let read: ChatSessionStatus = serde_json::from_value(json).unwrap();
+        assert!(read.instance.is_some() && read.cost.is_some());
+        assert_eq!(of(&read), read);
+
+        // Nor by a controller that has just been started, and has seen no list yet.
+        let mut seen = seen.clone();
+        seen.pods = Default::default();
+        let decision = decide(&seen);
+        let again = status(Facts {
+            seen: &seen,
+            decision: &decision,
+            trouble: None,
+            endpoint: "https://gateway/team-a/vision/v1",
+            previous: &read,
+            written: None,
+            stuck: None,
+        });
+        assert_eq!(again, read);
     }
 }

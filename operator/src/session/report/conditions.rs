@@ -138,6 +138,16 @@ fn planned(facts: &Facts<'_>, ledger: &Ledger) -> Says<Planned> {
         );
     }
     match facts.seen.plan.as_ref().map(|plan| &plan.answer) {
+        // Nobody makes a plan before this is settled, and it is this that a person has to hear of.
+        None if matches!(
+            facts.decision.verdict,
+            Verdict::Blocked(
+                Blocked::NoAccount(_) | Blocked::Provider(_) | Blocked::SecretNameTaken
+            )
+        ) =>
+        {
+            Planned::Pending.into()
+        }
         None => Planned::Planning.into(),
         Some(PlanAnswer::Fits(proposal)) => fits(
             proposal
