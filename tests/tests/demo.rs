@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use srchat_tests::control_plane::ControlPlane;
 use srchat_tests::eventually::eventually;
-use srchat_tests::{process, tools};
+use srchat_tests::hosts::Hosts;
+use srchat_tests::hub::HubServer;
+use srchat_tests::runpod::{self, Images, Simulator};
+use srchat_tests::{model, process, tools};
 
 /// The first run on a machine builds a control plane, for minutes; after that it is seconds.
 const SET_UP: Duration = Duration::from_secs(1800);
@@ -113,6 +117,10 @@ fn a_whole_life_is_checked_and_reported_in_one_line() {
     ] {
         assert!(report["seconds"][stage].is_number(), "{stage}: {report:#}");
     }
+    for process in ["controller", "gateway"] {
+        let held = report["memory"][process].as_u64().unwrap();
+        assert!(held > 1_000, "{process}: {held} KiB");
+    }
     // Where pods are kept apart this is known, and it holds; where not, it is not claimed.
     match report["isolation"].as_str().unwrap() {
         "namespace" | "userns" => assert_eq!(report["port_closed"], true),
@@ -216,6 +224,53 @@ async fn a_demo_that_is_killed_leaves_no_process_and_no_file() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_parts_take_the_place_of_the_embedded_ones_and_keep_nothing_of_the_demo() {
+    let _alone = ONE.lock().await;
+    let small = tokio::task::spawn_blocking(model::small_model);
+    let small = small.await.unwrap().unwrap();
+    let hub = HubServer::start(&small.hub_folder).await.unwrap();
+    let mut images = Images::default();
+    images.put_on_path("", &small.path, &small.visible);
+    let simulator = Simulator::start(runpod::Options {
+        hosts: Hosts::real().await.unwrap(),
+        images,
+        reach: vec![hub.address()],
+        ..runpod::Options::default()
+    });
+    let (simulator, cluster) = tokio::join!(simulator, ControlPlane::start());
+    let (simulator, cluster) = (simulator.unwrap(), cluster.unwrap());
+    let with_key = format!("http://{}@", simulator.key());
+    let mut command = demo(&["--check", "--hub", hub.url()]);
+    command
+        .args(["--runpod", &simulator.url().replace("http://", &with_key)])
+        .arg("--kubeconfig")
+        .arg(cluster.kubeconfig())
+        .env("SRCHAT_SIM_LEDGER_URL", simulator.ledger_url());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    let report = report(&output);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(report["ok"], true, "{report:#}\n{told}");
+    assert_eq!(report["port_closed"], serde_json::Value::Null);
+    assert!(report["skipped"]["port_closed"].is_string());
+
+    assert!(hub.served().iter().any(|file| file.bytes > 100_000_000));
+    let total = simulator.ledger().total;
+    assert_eq!((total.created, total.terminated, total.alive), (1, 1, 0));
+    eventually("the demo's namespace to be gone", END, || async {
+        let kubectl = cluster.kubectl_with(&["get", "namespaces", "--output=name"], "");
+        let namespaces = kubectl.map_err(|error| error.to_string())?;
+        if namespaces.contains("srchat-demo") {
+            Err(namespaces)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    simulator.stop().await;
 }
 
 #[test]

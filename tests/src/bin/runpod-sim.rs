@@ -8,7 +8,8 @@ use std::{
 use clap::{Parser, ValueEnum};
 use srchat_tests::{
     hosts::Hosts,
-    runpod::{Boot, Clock, Limits, Options, Simulator},
+    model,
+    runpod::{Boot, Clock, Images, Limits, Options, Simulator},
 };
 
 /// Simulates RunPod's REST v2. What runs in its pods is real, unless --hosts none.
@@ -45,7 +46,7 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
-    /// The start command, with a real sshd, in the best isolation this machine gives.
+    /// The start command, with a real sshd, in the best isolation this machine gives. Every image ships the rig's engines.
     Real,
     /// Nothing.
     None,
@@ -54,8 +55,13 @@ enum Mode {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
+    let mut images = Images::default();
     let hosts = match args.hosts {
-        Mode::Real => Hosts::real().await?,
+        Mode::Real => {
+            let engines = tokio::task::spawn_blocking(model::engines).await??;
+            images.put_on_path("", &engines.path(), &engines.visible);
+            Hosts::real().await?
+        }
         Mode::None => Hosts::None,
     };
     let simulator = Simulator::start(Options {
@@ -68,12 +74,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         },
         key: args.key,
         limits: (!args.unlimited).then(Limits::default),
+        images,
         reach: args.reach,
         page: args.page,
         own_key_may_delete: !args.own_key_may_not_delete,
         listen: (Ipv4Addr::LOCALHOST, args.port).into(),
         listen_ledger: (Ipv4Addr::LOCALHOST, args.ledger_port).into(),
-        ..Options::default()
     })
     .await?;
     let lines = [

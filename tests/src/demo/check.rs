@@ -17,7 +17,7 @@ use super::client::{Answer, Client};
 use super::env::Folder;
 use super::follow::{Milestone, View};
 use super::leftovers::Before;
-use super::report::{Counted, Report};
+use super::report::{Counted, Memory, Report};
 use super::stage::{Error, NAME, Stage, unless};
 use super::timing::{Engine, Times};
 use super::{Outcome, print};
@@ -98,6 +98,11 @@ async fn steps(
 
     say("uploading 5 MiB and downloading them again");
     report.files = Some(unless(stop, client.round_trip("demo.bin", random(MIB_5)?)).await??);
+    let operator = &mut stage.rig.operator;
+    report.memory = Memory {
+        controller: operator.controller().process().resident(),
+        gateway: operator.gateway().process().resident(),
+    };
     let (known, unknown) = unless(stop, client.strangers()).await??;
     report.wrong_token = (known == unknown).then_some(known.as_u16());
     report.port_closed = port_closed(stage, &uid, report).await?;

@@ -39,12 +39,27 @@ pub enum Error {
     },
 }
 
-/// A client made from nothing but the published Secret.
-#[derive(Debug, Clone)]
+/// A client made from nothing but the published Secret. Two are equal when the same was published to them.
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
     token: String,
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.base, &self.token) == (&other.base, &other.token)
+    }
+}
+
+/// Without the token.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a model said, and when.
@@ -98,6 +113,12 @@ impl Client {
         Ok(Client { http, base, token })
     }
 
+    /// A request below the URL that the Secret names, with its token.
+    pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", self.base);
+        self.http.post(url).bearer_auth(&self.token)
+    }
+
     /// Asks, and hands each piece of the answer on as it comes.
     ///
     /// # Errors
@@ -118,11 +139,7 @@ impl Client {
             "stream_options": {"include_usage": true},
         });
         let asked = Timestamp::now();
-        let request = self
-            .http
-            .post(format!("{}/chat/completions", self.base))
-            .bearer_auth(&self.token)
-            .json(&body);
+        let request = self.post("/chat/completions").json(&body);
         let answer = request
             .send()
             .await

@@ -30,6 +30,8 @@ pub struct Report {
     pub overhead: Option<f64>,
     /// Seconds from delete to gone that were neither clearing nor the interval between two proofs: ours.
     pub overhead_gone: Option<f64>,
+    /// What our processes held while the session was ready, after the answer and the files.
+    pub memory: Memory,
     /// Whether 5 MiB came back with the same SHA-256.
     pub files: Option<bool>,
     /// What a wrong token got.
@@ -87,6 +89,15 @@ pub struct Others {
     pub engine: Option<f64>,
     /// The model, reading the question.
     pub prompt: Option<f64>,
+}
+
+/// KiB of resident memory, as the kernel counts them.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Memory {
+    /// The controller.
+    pub controller: Option<u64>,
+    /// The gateway.
+    pub gateway: Option<u64>,
 }
 
 /// The simulator's own books.
