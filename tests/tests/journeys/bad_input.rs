@@ -1,14 +1,15 @@
 //! What cannot work is said in a sentence, and nothing is rented for it.
+#![allow(clippy::unwrap_used)]
 
 use serde_json::json;
 use srchat_crds::conditions::Type;
-use srchat_tests::runpod::{Fault, Kind, Level};
+use srchat_tests::runpod::Level;
+use srchat_tests::stand_ins::{GATED, TOKEN};
 
-use super::stage::Stage;
+use super::stage::{Stage, tiny};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_rented_is_a_sentence_and_costs_nothing() {
-    let stage = Stage::set().await;
+pub async fn what_cannot_be_rented_is_a_sentence_and_costs_nothing() {
+    let stage = Stage::together().await;
     let cases = [
         (
             "missing",
@@ -46,39 +47,65 @@ async fn what_cannot_be_rented_is_a_sentence_and_costs_nothing() {
         );
         stage.until(name, Type::Ready, reason).await;
     }
+    stage.simulator().stock("NVIDIA RTX A5000", Level::High);
     for (name, ..) in &cases {
+        assert_eq!(stage.pods(name).await, []);
         stage.end(name).await;
     }
-    assert_eq!(stage.simulator().ledger().total.created, 0);
-    stage.rig.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_cannot_pay_or_is_not_known_is_said_so_and_nothing_is_lost() {
-    let stage = Stage::set().await;
-    stage.simulator().fault(Fault::always(Kind::BalanceGone));
-    stage.apply("poor", json!({})).await;
+pub async fn a_model_behind_a_licence_needs_a_token_that_is_offered_and_admitted() {
+    let stage = Stage::together().await;
+    stage.token("not-offered", TOKEN, false).await;
     stage
-        .until("poor", Type::Provisioned, "InsufficientBalance")
+        .token("not-admitted", "hf_NobodyHasAcceptedAnythingHere123", true)
         .await;
-    stage
-        .until("poor", Type::Ready, "InsufficientBalance")
-        .await;
-    assert_eq!(stage.simulator().ledger().total.created, 0);
-    stage.end("poor").await;
-    stage.simulator().clear_faults();
+    stage.token("admitted", TOKEN, true).await;
+    let with = |secret: &str| json!({"model": GATED, "modelTokenSecretRef": {"name": secret, "key": "token"}});
+    for (name, spec, words) in [
+        ("no-token", json!({"model": GATED}), "modelTokenSecretRef"),
+        ("no-secret", with("nowhere"), "no Secret nowhere"),
+        (
+            "no-label",
+            with("not-offered"),
+            "kubectl label secret not-offered srchat.dev/model-token=true",
+        ),
+        ("no-licence", with("not-admitted"), "licen"),
+    ] {
+        stage.apply(name, tiny(spec)).await;
+        let said = stage.until(name, Type::Planned, "GatedModel").await;
+        assert!(said.contains(words), "{name}: {said}");
+        stage.until(name, Type::Ready, "GatedModel").await;
+        assert_eq!(stage.pods(name).await, []);
+        stage.end(name).await;
+    }
+    // With the right one it is served, and the download had the token that nobody else saw.
+    stage.apply("licensed", tiny(with("admitted"))).await;
+    stage.until("licensed", Type::Ready, "Serving").await;
+    stage.end("licensed").await;
+}
 
-    // A key that is revoked while something runs: said, and ended once the account is there again.
-    stage.apply("revoked", json!({})).await;
-    stage.until("revoked", Type::Ready, "Serving").await;
-    stage.simulator().fault(Fault::always(Kind::KeyRevoked));
-    stage.delete("revoked").await;
-    stage
-        .until("revoked", Type::Terminated, "ProviderUnauthorized")
-        .await;
-    assert_eq!(stage.simulator().ledger().total.alive, 1);
-    stage.simulator().clear_faults();
-    stage.gone("revoked").await;
-    assert_eq!(stage.simulator().ledger().total.alive, 0);
-    stage.rig.stop().await;
+pub async fn what_is_no_session_is_refused_at_once_in_a_sentence() {
+    let stage = Stage::together().await;
+    for (spec, words) in [
+        (json!({"model": "just-a-name"}), "owner/name"),
+        (
+            json!({"model": "https://huggingface.co/acme/tiny"}),
+            "owner/name",
+        ),
+        (json!({"replicas": 2}), "replicas"),
+        (
+            json!({"limits": {"idle": "2h", "lifetime": "1h"}}),
+            "idle may not be longer than lifetime",
+        ),
+        (json!({"limits": {"maxHourlyCost": "0"}}), "more than 0"),
+    ] {
+        let refused = stage.try_apply("refused", spec.clone()).await.unwrap_err();
+        let kube::Error::Api(status) = refused else {
+            panic!("{spec}: {refused}");
+        };
+        assert_eq!(status.code, 422, "{spec}: {status:?}");
+        assert!(status.message.contains(words), "{spec}: {}", status.message);
+    }
+    assert!(stage.sessions().get_opt("refused").await.unwrap().is_none());
 }
