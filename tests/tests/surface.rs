@@ -10,6 +10,7 @@ mod surface {
     mod kubectl;
     mod life;
     mod looking;
+    mod person;
     mod stage;
 
     pub use stage::{on_runtime, strike};
@@ -37,6 +38,11 @@ mod surface {
             examples::the_client_in_the_cluster_finds_every_key_that_it_names,
             kubectl::a_session_can_be_watched_described_waited_for_and_explained,
             kubectl::a_session_is_scaled_and_patched,
+            person::from_a_models_name_to_a_chat_and_back_to_nothing,
+            person::a_limit_is_raised_by_hand_or_not_at_all,
+            person::a_key_is_typed_unseen_and_ctrl_c_leaves_the_terminal_as_it_was,
+            person::what_would_be_lost_is_asked_about_first,
+            person::twenty_columns_are_enough,
             looking::a_session_that_serves_is_listed_and_shown,
             looking::the_engines_log_is_shown_and_followed,
             looking::doctor_finds_a_whole_installation_in_order,
