@@ -3,12 +3,14 @@
 //! those that trouble a cluster or an account have another rig, one after the other. Both rigs end in order, after the last.
 
 mod journeys {
+    mod account;
     mod bad_input;
     mod crashes;
     mod deletion;
     mod engines;
     mod hosts;
     mod limits;
+    mod quiet;
     mod stage;
 
     pub use stage::{JOURNEYS_AT_ONCE, on_runtime, strike};
@@ -26,10 +28,12 @@ mod journeys {
     /// All of them; the long ones first, so that nobody waits for them in the end.
     pub fn all() -> Vec<libtest_mimic::Trial> {
         journeys![
+            quiet::a_session_at_rest_is_written_by_nobody_and_a_minute_without_an_api_server_ends_nothing,
             hosts::a_pod_whose_sshd_never_comes_is_replaced_after_the_startup_deadline,
             limits::a_run_ends_when_its_total_cost_is_reached,
             hosts::a_pod_that_vanishes_is_replaced_and_only_one_lives,
             hosts::a_host_that_is_started_again_is_told_nothing_and_ended,
+            account::a_key_that_is_missing_wrong_or_revoked_is_said_so_and_nothing_is_lost,
             crashes::a_controller_killed_at_every_stage_rents_once_and_forgets_nothing,
             crashes::a_gateway_comes_back_and_an_absent_api_server_ends_nothing,
             hosts::a_host_that_cannot_boot_is_condemned_at_once_and_tried_again_elsewhere,
