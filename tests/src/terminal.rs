@@ -4,11 +4,14 @@
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pty_process::Size;
 use pty_process::blocking::{Pts, Pty};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -29,6 +32,9 @@ pub struct Terminal {
     /// Kept open, so that the terminal's modes can be read when the program has ended.
     _pts: Pts,
     state: Arc<Mutex<State>>,
+    /// Draws until the program has ended, or the terminal hangs up.
+    drawing: Option<JoinHandle<()>>,
+    hung_up: Arc<AtomicBool>,
 }
 
 struct State {
@@ -85,10 +91,14 @@ impl Terminal {
             })),
         );
         let (reader, drawn) = (Arc::clone(&pty), Arc::clone(&state));
-        std::thread::spawn(move || {
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&hung_up);
+        let drawing = std::thread::spawn(move || {
             let mut bytes = [0; 8192];
             // Ends with the program, when nobody holds the other side any more.
-            while let Ok(read @ 1..) = (&*reader).read(&mut bytes) {
+            while written(&reader, &over)
+                && let Ok(read @ 1..) = (&*reader).read(&mut bytes)
+            {
                 let answers = drawn
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -103,7 +113,23 @@ impl Terminal {
             pty,
             _pts: pts,
             state,
+            drawing: Some(drawing),
+            hung_up,
         })
+    }
+
+    /// Closes the terminal under the program, as when its window is closed.
+    ///
+    /// # Panics
+    /// When there is no other terminal to be had in its place.
+    pub fn hang_up(&mut self) {
+        self.hung_up.store(true, Ordering::Relaxed);
+        if let Some(drawing) = self.drawing.take() {
+            drawing.join().expect("drawing does not fail");
+        }
+        // The last one to hold the terminal's own side lets go of it.
+        let (pty, pts) = pty_process::blocking::open().expect("there are pseudo-terminals");
+        (self.pty, self._pts) = (Arc::new(pty), pts);
     }
 
     /// Presses keys: text, or the sequences that a keyboard sends.
@@ -276,6 +302,25 @@ impl State {
         }
         self.emulator.process(&bytes[drawn..]);
         answers
+    }
+}
+
+/// Waits until there is something to draw; false when there is nobody to draw for.
+fn written(pty: &Pty, hung_up: &AtomicBool) -> bool {
+    let tick = Timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000_000,
+    };
+    loop {
+        let mut seen = [PollFd::new(pty, PollFlags::IN)];
+        let ready = poll(&mut seen, Some(&tick));
+        if hung_up.load(Ordering::Relaxed) {
+            return false;
+        }
+        // What poll cannot say, reading does.
+        if ready != Ok(0) {
+            return true;
+        }
     }
 }
 

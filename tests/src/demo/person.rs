@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::say;
@@ -84,8 +85,9 @@ async fn steps(stage: &mut Stage, stop: &CancellationToken) -> Result<(), Error>
     attached
 }
 
-/// The chat, with this terminal. Ctrl-C is its own meanwhile.
+/// The chat, with this terminal. Ctrl-C is its own meanwhile; who asks us to end asks it as well.
 async fn attach(stage: &Stage) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut command = Command::new(&stage.rig.binaries.cli);
     without_the_callers_settings(&mut command);
     command
@@ -93,7 +95,18 @@ async fn attach(stage: &Stage) -> Result<(), Error> {
         .args(["attach", NAME, "--namespace", stage.namespace])
         // A demo leaves nothing on the machine.
         .arg("--no-history");
-    let status = tokio::process::Command::from(command).status().await?;
+    let mut chat = tokio::process::Command::from(command).spawn()?;
+    let status = tokio::select! {
+        status = chat.wait() => status?,
+        _ = terminate.recv() => {
+            let pid = chat.id().and_then(|id| i32::try_from(id).ok());
+            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+                // One that has ended meanwhile is what was wanted.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+            chat.wait().await?
+        }
+    };
     if status.success() {
         Ok(())
     } else {

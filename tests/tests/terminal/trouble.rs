@@ -1,9 +1,12 @@
 //! What goes wrong while somebody chats: a sentence, a way out, and nothing lost.
 
+use std::process::Command;
+
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use srchat_operator::route::{Expiry, Route, TokenHash};
 use srchat_tests::scripted_engine::{Fault, Pace, Script};
+use srchat_tests::terminal::Terminal;
 
 use crate::world::{OTHER_TOKEN, TOKEN, World, says};
 
@@ -146,4 +149,32 @@ async fn signals_leave_the_terminal_as_it_was() {
         assert_eq!(terminal.ends().await.code(), Some(130));
         terminal.is_sane().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_that_is_gone_ends_the_chat_although_no_signal_tells_it() {
+    let world = World::saying("Anything.").await;
+    let chat = world.srchat(&["attach", &world.name, "--no-history"]);
+    let ended = world.home.path().join("ended");
+    // The shell is the terminal's first process, the one that a hang-up is told to; it passes nothing on.
+    let mut shell = Command::new("sh");
+    shell
+        .args([
+            "-c",
+            r#"trap '' HUP; out=$1; shift; "$@"; echo $? >"$out""#,
+            "sh",
+        ])
+        .arg(&ended)
+        .arg(chat.get_program())
+        .args(chat.get_args())
+        .envs(
+            chat.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(world.home.path());
+    let mut terminal = Terminal::run(&shell, (24, 80)).unwrap();
+    terminal.shows("\n>").await;
+    terminal.hang_up();
+    terminal.ends().await;
+    assert_eq!(std::fs::read_to_string(ended).unwrap(), "130\n");
 }
