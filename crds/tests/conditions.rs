@@ -124,8 +124,7 @@ fn ready_names_the_first_thing_in_the_way() {
 #[test]
 fn ready_names_what_is_wrong_before_what_is_not_known_yet() {
     let mut world = Conditions::pending(Life::Wanted);
-    world.planned = Planned::Planning.into();
-    assert_eq!(world.state(), "Planning");
+    assert_eq!(world.state(), "Pending");
     world.provisioned = Provisioned::ProviderUnauthorized.into();
     world.model_served = ModelServed::EngineFailed.into();
     assert_eq!(world.state(), "ProviderUnauthorized");
