@@ -10,7 +10,13 @@ use zeroize::Zeroizing;
 
 /// Asks for a secret. On a terminal nothing of it is shown; from a pipe its first line is taken.
 pub async fn ask(print: &Printer, question: &str) -> Result<SecretString, Failure> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("could not read what you typed: {error}");
+        Failure::new(Code::Error, message)
+    };
     let typed = print.can_ask();
+    // Before the question: what is typed the moment it stands there is not shown either.
+    let unseen = typed.then(Raw::begin).transpose().map_err(unreadable)?;
     if typed {
         print.question(question);
     }
@@ -19,21 +25,26 @@ pub async fn ask(print: &Printer, question: &str) -> Result<SecretString, Failur
         .await
         .map_err(std::io::Error::other)
         .and_then(|line| line);
+    drop(unseen);
     if typed {
         print.note("");
     }
-    match line {
-        Ok(Some(line)) => Ok(SecretString::from(line.as_str())),
-        Ok(None) => Err(Failure::silent(Code::Interrupted)),
-        Err(error) => {
-            let message = format!("could not read what you typed: {error}");
-            Err(Failure::new(Code::Error, message))
-        }
+    match line.map_err(unreadable)? {
+        Some(line) => Ok(SecretString::from(line.as_str())),
+        None => Err(Failure::silent(Code::Interrupted)),
     }
 }
 
-/// The terminal as it was, whatever happens meanwhile.
+/// A terminal that shows nothing of what is typed, and hands Ctrl-C over as a key like any other; as it was before when this is
+/// dropped.
 struct Raw;
+
+impl Raw {
+    fn begin() -> std::io::Result<Self> {
+        enable_raw_mode()?;
+        Ok(Self)
+    }
+}
 
 impl Drop for Raw {
     fn drop(&mut self) {
@@ -42,10 +53,7 @@ impl Drop for Raw {
     }
 }
 
-/// Raw, so that Ctrl-C is a key like any other and cannot leave the terminal without its echo.
 fn typed_line() -> std::io::Result<Option<Zeroizing<String>>> {
-    enable_raw_mode()?;
-    let _raw = Raw;
     let mut line = Zeroizing::new(String::new());
     loop {
         let key = match read()? {
