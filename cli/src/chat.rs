@@ -97,6 +97,9 @@ impl<'a> Chat<'a> {
             None => Prompts::default(),
         };
         let editor = Editor::start(print, theme, prompts);
+        if editor.is_live() {
+            terminal::hush();
+        }
         let limits = Limits::follow(gateway.clone(), editor.notices());
         Self {
             cluster,

@@ -314,10 +314,12 @@ fn in_editor(draft: &str) -> io::Result<String> {
         .tempfile_in(folder)?;
     file.write_all(draft.as_bytes())?;
     // As git does: the variable may hold arguments.
-    let ended = std::process::Command::new("sh")
-        .args(["-c", &format!("{program} \"$@\""), &program])
-        .arg(file.path())
-        .status()?;
+    let ended = terminal::lend(|| {
+        std::process::Command::new("sh")
+            .args(["-c", &format!("{program} \"$@\""), &program])
+            .arg(file.path())
+            .status()
+    })?;
     if !ended.success() {
         return Ok(draft.to_owned());
     }

@@ -38,9 +38,42 @@ impl Drop for Sane {
     }
 }
 
+/// Between two readers of keys, the line editor and the watch over an answer, nothing that is typed may be echoed, and Enter may
+/// not become Ctrl-J: these modes are what each of them goes back to, until [`restore`]. Without a terminal nothing is done.
+pub fn hush() {
+    if let Ok(modes) = tcgetattr(io::stdin()) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &unechoed(modes));
+    }
+}
+
+/// The terminal as it was before the chat, for another program to run in; ours again afterwards.
+pub fn lend<T>(to: impl FnOnce() -> T) -> T {
+    if let Some(modes) = BEFORE.get() {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, modes);
+    }
+    let done = to();
+    hush();
+    done
+}
+
+/// Keys one by one and without echo; Ctrl-C is still a signal, and lines still end as usual.
+fn unechoed(mut modes: Termios) -> Termios {
+    modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
+    // What was typed before a Ctrl-C stays.
+    modes.local_modes |= LocalModes::NOFLSH;
+    modes.input_modes -= InputModes::ICRNL;
+    modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+    modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+    // Suspended in the middle of an answer, the shell would inherit these modes.
+    modes.special_codes[SpecialCodeIndex::VSUSP] = 0;
+    modes
+}
+
 /// Puts the terminal back as it was before the chat. What fails has no terminal any more.
 pub fn restore() {
     let Some(modes) = BEFORE.get() else { return };
+    // What the reader of keys would go back to is not what was before the chat: it shall not do so later.
+    let _ = crossterm::terminal::disable_raw_mode();
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, modes);
     if EDITING.swap(false, Ordering::SeqCst) && io::stdout().is_terminal() {
         // No bracketed paste, no kitty keyboard, plain style, a visible cursor, on a line of its own.
@@ -63,17 +96,9 @@ impl Quiet {
     /// # Errors
     /// When stdin is no terminal.
     pub fn begin() -> io::Result<Self> {
-        let mut modes = tcgetattr(io::stdin())?;
+        let modes = unechoed(tcgetattr(io::stdin())?);
         // Tells the reader of keys that Enter and Ctrl-J differ; the modes it sets are replaced at once.
         crossterm::terminal::enable_raw_mode()?;
-        modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
-        // What was typed before a Ctrl-C stays.
-        modes.local_modes |= LocalModes::NOFLSH;
-        modes.input_modes -= InputModes::ICRNL;
-        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
-        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-        // Suspended in the middle of an answer, the shell would inherit these modes.
-        modes.special_codes[SpecialCodeIndex::VSUSP] = 0;
         tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
         editing(true);
         let _ = io::stdout()
