@@ -170,9 +170,11 @@ pub async fn a_reader_that_goes_away_is_no_error() {
 }
 
 pub async fn without_utf8_and_on_a_narrow_terminal_it_stays_readable() {
-    let stage = serving().await;
+    let stage = stage().await;
+    // A plan makes a session for a moment: beside the one that serves it would make commands without a name ambiguous.
+    let namespace = stage.namespace("plain");
     let plain = stage
-        .srchat(&["plan", &stage.model])
+        .srchat_in(&namespace, &["plan", &stage.model])
         .env("LC_ALL", "C")
         .ran();
     assert!(plain.out.is_ascii() && plain.err.is_ascii(), "{plain:#?}");
