@@ -1,5 +1,5 @@
-//! A control plane: real etcd, kube-apiserver and kube-controller-manager on loopback, with RBAC and an audit
-//! log. It has no nodes. Nothing of the caller's own cluster configuration is ever read.
+//! A control plane: real etcd, kube-apiserver and kube-controller-manager, with RBAC and an audit log. On loopback and without
+//! nodes, or at an address where nodes can join. Nothing of the caller's own cluster configuration is ever read.
 
 mod certificates;
 
@@ -34,10 +34,18 @@ const GRACE: Duration = Duration::from_secs(3);
 /// A free port can be taken by somebody else between our finding it and the API server's binding it.
 const PORTS_TRIED: usize = 5;
 
-/// The controllers that the sessions' life depends on. There are no nodes, so nothing else would find work.
+/// The controllers that the sessions' life depends on. Without nodes nothing else would find work.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
                            root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,\
                            validatingadmissionpolicy-status-controller";
+
+/// Those that bring pods to nodes, keep them there, and find them for Services.
+const WITH_NODES: &str = ",deployment-controller,replicaset-controller,job-controller,endpointslice-controller,\
+                          disruption-controller,node-lifecycle-controller,pod-garbage-collector-controller,\
+                          ttl-after-finished-controller";
+
+/// The addresses of Services, and the first of them, which is the API server's.
+const SERVICES: (&str, Ipv4Addr) = ("10.0.0.0/24", Ipv4Addr::new(10, 0, 0, 1));
 
 /// Every request is recorded with its user, verb and object, and never with its body: bodies hold Secrets.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
@@ -74,6 +82,24 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
 }
 
+/// Who will be in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nodes {
+    /// Nobody: it holds objects, and is reached by loopback.
+    None,
+    /// Nodes, which reach it at this address of ours, and which it reaches.
+    At(Ipv4Addr),
+}
+
+impl Nodes {
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Nodes::None => Ipv4Addr::LOCALHOST,
+            Nodes::At(address) => address,
+        }
+    }
+}
+
 /// A running control plane. Dropping it ends it, the API server first.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -82,7 +108,8 @@ pub struct ControlPlane {
     controller_manager: Process,
     etcd: Process,
     url: String,
-    ca: String,
+    nodes: Nodes,
+    certificates: Certificates,
     cluster: Cluster,
     programs: ControlPlanePrograms,
     place: Workplace,
@@ -106,29 +133,50 @@ impl ControlPlane {
     /// # Errors
     /// When a part cannot be had or does not become ready.
     pub async fn start() -> Result<ControlPlane, Error> {
+        ControlPlane::start_with(Nodes::None).await
+    }
+
+    /// The same where nodes can join, at an address of ours that they can reach.
+    ///
+    /// # Errors
+    /// When a part cannot be had or does not become ready, or the address is not ours.
+    pub async fn start_for_nodes(address: Ipv4Addr) -> Result<ControlPlane, Error> {
+        // Whatever is sent to an address that is on no interface of ours would go to somebody else.
+        drop(TcpListener::bind((address, 0))?);
+        ControlPlane::start_with(Nodes::At(address)).await
+    }
+
+    async fn start_with(nodes: Nodes) -> Result<ControlPlane, Error> {
         let programs = tokio::task::spawn_blocking(ControlPlanePrograms::find)
             .await
             .map_err(|_| io::Error::other("the build was cancelled"))??;
         let place = Workplace::new("control-plane")?;
         let path = place.path();
-        let certificates = Certificates::make()?;
+        let certificates = Certificates::make(&[Ipv4Addr::LOCALHOST, nodes.address(), SERVICES.1])?;
         certificates.write(path)?;
         fs::write(path.join("audit-policy.json"), AUDIT_POLICY)?;
+        let admin = certificates.client("srchat-rig-admin", Some("system:masters"))?;
+        // The API server is its kubelets' client, and trusted there as the administrator is here.
+        admin.write(path, "admin")?;
 
         let etcd = Process::start("etcd", etcd(&programs, path), path)?;
-        let (api_server, url) = start_api_server(&programs, path, &certificates).await?;
-        let admin = certificate_kubeconfig(&url, &certificates.ca, &certificates.admin);
-        write_private(&path.join("admin.kubeconfig"), &admin)?;
-        let manager =
-            certificate_kubeconfig(&url, &certificates.ca, &certificates.controller_manager);
-        write_private(&path.join("controller-manager.kubeconfig"), &manager)?;
+        let (api_server, url) = start_api_server(&programs, path, nodes, &certificates).await?;
+        let ca = &certificates.ca;
+        write_private(
+            &path.join("admin.kubeconfig"),
+            &certificate_kubeconfig(&url, ca, &admin),
+        )?;
+        let manager = certificates.client("system:kube-controller-manager", None)?;
+        write_private(
+            &path.join("controller-manager.kubeconfig"),
+            &certificate_kubeconfig(&url, ca, &manager),
+        )?;
         let controller_manager = Process::start(
             "kube-controller-manager",
-            controller_manager(&programs, path),
+            controller_manager(&programs, path, nodes),
             path,
         )?;
 
-        let ca = certificates.ca.clone();
         let cluster = Cluster::new(
             path.join("admin.kubeconfig"),
             programs.kubectl.clone(),
@@ -139,7 +187,8 @@ impl ControlPlane {
             controller_manager,
             etcd,
             url,
-            ca,
+            nodes,
+            certificates,
             cluster,
             programs,
             place,
@@ -178,15 +227,40 @@ impl ControlPlane {
         let path = self.place.path();
         self.api_server = Process::start(
             "kube-apiserver",
-            api_server(&self.programs, path, port),
+            api_server(&self.programs, path, self.nodes, port),
             path,
         )?;
-        ready(&mut self.api_server, &self.url, &self.ca).await
+        ready(&mut self.api_server, &self.url, &self.certificates.ca).await
     }
 
     /// Kills the API server and leaves it so, until [`ControlPlane::restart_api_server`].
     pub fn kill_api_server(&mut self) {
         self.api_server.kill();
+    }
+
+    /// A kubeconfig with a certificate of this user.
+    ///
+    /// # Errors
+    /// When it cannot be made or written.
+    pub fn kubeconfig_of_user(&self, user: &str, group: Option<&str>) -> Result<PathBuf, Error> {
+        let pair = self.certificates.client(user, group)?;
+        let path = self
+            .place
+            .path()
+            .join(format!("{}.kubeconfig", user.replace(':', "-")));
+        let kubeconfig = certificate_kubeconfig(&self.url, &self.certificates.ca, &pair);
+        write_private(&path, &kubeconfig)?;
+        Ok(path)
+    }
+
+    /// Writes `NAME.crt` and `NAME.key`, for a server at an address, beside the authority's `ca.crt`; tells the folder.
+    ///
+    /// # Errors
+    /// When they cannot be made or written.
+    pub fn certificate_of_server(&self, name: &str, address: Ipv4Addr) -> Result<&Path, Error> {
+        let pair = self.certificates.server(name, address)?;
+        pair.write(self.place.path(), name)?;
+        Ok(self.place.path())
     }
 
     /// Its processes.
@@ -256,14 +330,16 @@ fn etcd(programs: &ControlPlanePrograms, path: &Path) -> Command {
 async fn start_api_server(
     programs: &ControlPlanePrograms,
     path: &Path,
+    nodes: Nodes,
     certificates: &Certificates,
 ) -> Result<(Process, String), Error> {
     let mut tried = 0;
     loop {
         tried += 1;
-        let port = free_port()?;
-        let url = format!("https://127.0.0.1:{port}");
-        let mut process = Process::start("kube-apiserver", api_server(programs, path, port), path)?;
+        let port = free_port(nodes.address())?;
+        let url = format!("https://{}:{port}", nodes.address());
+        let command = api_server(programs, path, nodes, port);
+        let mut process = Process::start("kube-apiserver", command, path)?;
         match ready(&mut process, &url, &certificates.ca).await {
             Ok(()) => return Ok((process, url)),
             Err(Error::Ended { log, .. })
@@ -273,26 +349,17 @@ async fn start_api_server(
     }
 }
 
-fn api_server(programs: &ControlPlanePrograms, path: &Path, port: u16) -> Command {
+fn api_server(programs: &ControlPlanePrograms, path: &Path, nodes: Nodes, port: u16) -> Command {
     let file = |name: &str| path.join(name).display().to_string();
     let mut command = Command::new(&programs.kube_apiserver);
     command
         .arg(format!("--etcd-servers={}", etcd_socket(path)))
-        .args(["--bind-address=127.0.0.1", &format!("--secure-port={port}")])
-        // There is nobody in the cluster who would look for the API server by its Service.
-        .args([
-            "--advertise-address=127.0.0.1",
-            "--endpoint-reconciler-type=none",
-        ])
-        .args([
-            "--service-cluster-ip-range=10.0.0.0/24",
-            "--allow-privileged=true",
-            "--profiling=false",
-        ])
-        .args([
-            "--authorization-mode=RBAC",
-            "--service-account-issuer=https://kubernetes.default.svc",
-        ])
+        .arg(format!("--bind-address={}", nodes.address()))
+        .arg(format!("--advertise-address={}", nodes.address()))
+        .arg(format!("--secure-port={port}"))
+        .arg(format!("--service-cluster-ip-range={}", SERVICES.0))
+        .args(["--allow-privileged=true", "--profiling=false"])
+        .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(format!("--client-ca-file={}", file("ca.crt")))
         .arg(format!("--tls-cert-file={}", file("api-server.crt")))
         .arg(format!("--tls-private-key-file={}", file("api-server.key")))
@@ -307,10 +374,36 @@ fn api_server(programs: &ControlPlanePrograms, path: &Path, port: u16) -> Comman
         .arg(format!("--audit-policy-file={}", file("audit-policy.json")))
         .arg(format!("--audit-log-path={}", file("audit.log")))
         .arg(format!("--cert-dir={}", path.display()));
+    match nodes {
+        // There is nobody in the cluster who would look for the API server by its Service.
+        Nodes::None => command.args([
+            "--endpoint-reconciler-type=none",
+            "--authorization-mode=RBAC",
+        ]),
+        Nodes::At(_) => command
+            .args([
+                "--authorization-mode=Node,RBAC",
+                "--enable-admission-plugins=NodeRestriction",
+            ])
+            .arg("--kubelet-preferred-address-types=InternalIP")
+            .arg(format!(
+                "--kubelet-certificate-authority={}",
+                file("ca.crt")
+            ))
+            .arg(format!(
+                "--kubelet-client-certificate={}",
+                file("admin.crt")
+            ))
+            .arg(format!("--kubelet-client-key={}", file("admin.key"))),
+    };
     command
 }
 
-fn controller_manager(programs: &ControlPlanePrograms, path: &Path) -> Command {
+fn controller_manager(programs: &ControlPlanePrograms, path: &Path, nodes: Nodes) -> Command {
+    let more = match nodes {
+        Nodes::None => "",
+        Nodes::At(_) => WITH_NODES,
+    };
     let file = |name: &str| path.join(name).display().to_string();
     let mut command = Command::new(&programs.kube_controller_manager);
     command
@@ -323,7 +416,7 @@ fn controller_manager(programs: &ControlPlanePrograms, path: &Path) -> Command {
             "--service-account-private-key-file={}",
             file("service-accounts.key")
         ))
-        .arg(format!("--controllers={CONTROLLERS}"))
+        .arg(format!("--controllers={CONTROLLERS}{more}"))
         .args([
             "--use-service-account-credentials=true",
             "--leader-elect=false",
@@ -374,11 +467,9 @@ async fn ready(process: &mut Process, url: &str, ca: &str) -> Result<(), Error> 
     }
 }
 
-/// A port of loopback that was free a moment ago.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+/// A port of an address of ours that was free a moment ago.
+fn free_port(address: Ipv4Addr) -> io::Result<u16> {
+    Ok(TcpListener::bind((address, 0))?.local_addr()?.port())
 }
 
 fn certificate_kubeconfig(url: &str, ca: &str, pair: &certificates::Pair) -> String {

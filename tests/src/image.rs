@@ -1,18 +1,18 @@
 //! The operator's image as an OCI archive, written without a daemon and without a base image: a static program, the certificate
 //! authorities that it trusts, a user. The same program gives the same bytes, whoever writes them and when.
 
+pub mod layout;
 mod program;
 
-use std::io::{self, Write};
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tar::{EntryType, Header};
 
+use layout::{Layout, Packing, file, folder};
+
+pub use layout::Image;
 pub use program::{Error as ProgramError, is_static, program};
 
 /// Who the program runs as: nobody's number on any machine, and the one that the chart asks for.
@@ -37,15 +37,8 @@ pub struct Contents {
     pub version: String,
     /// Seconds since 1970 that everything is dated to (`SOURCE_DATE_EPOCH`).
     pub epoch: u64,
-}
-
-/// A written image.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// The archive, in the OCI image layout, as one tar.
-    pub archive: Vec<u8>,
-    /// `sha256:...` of the manifest: what a registry would call it by.
-    pub digest: String,
+    /// How its files are packed.
+    pub packing: Packing,
 }
 
 /// Writes an image.
@@ -53,85 +46,20 @@ pub struct Image {
 /// # Errors
 /// When a name is too long for a tar, or the time is none.
 pub fn image(contents: &Contents) -> io::Result<Image> {
-    let Contents {
-        program,
-        architecture,
-        reference,
-        version,
-        epoch,
-    } = contents;
-    let epoch = i64::try_from(*epoch).map_err(io::Error::other)?;
-    let created = jiff::Timestamp::from_second(epoch)
-        .map_err(io::Error::other)?
-        .to_string();
-    let files = layer(program)?;
-    let layer = gzip(&files)?;
-    let config = json!({
-        "created": created,
-        "architecture": architecture,
-        "os": "linux",
-        "config": {
+    layout::write(&Layout {
+        files: layer(&contents.program)?,
+        packing: contents.packing,
+        architecture: &contents.architecture,
+        reference: &contents.reference,
+        epoch: contents.epoch,
+        config: json!({
             "User": format!("{USER}:{USER}"),
             "Entrypoint": [format!("/{PROGRAM}")],
             "Env": ["PATH=/usr/local/bin", format!("SSL_CERT_FILE=/{ROOTS}")],
             "WorkingDir": "/",
-            "Labels": labels(version),
-        },
-        "rootfs": {"type": "layers", "diff_ids": [digest(&files)]},
-        "history": [{"created": created, "created_by": "cargo image"}],
-    });
-    let config = config.to_string().into_bytes();
-    let described = |kind: &str, blob: &[u8]| {
-        json!({
-            "mediaType": format!("application/vnd.oci.image.{kind}"),
-            "digest": digest(blob),
-            "size": blob.len(),
-        })
-    };
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": described("config.v1+json", &config),
-        "layers": [described("layer.v1.tar+gzip", &layer)],
-        "annotations": labels(version),
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut entry = described("manifest.v1+json", &manifest);
-    entry["platform"] = json!({"architecture": architecture, "os": "linux"});
-    let tag = reference.rsplit(':').next().unwrap_or_default();
-    // The first is OCI's name for the tag, the second the one by which containerd, and so kind and k3s, take it in.
-    entry["annotations"] =
-        json!({"org.opencontainers.image.ref.name": tag, "io.containerd.image.name": reference});
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [entry],
-    });
-
-    let mut archive = tar::Builder::new(Vec::new());
-    folder(&mut archive, "blobs")?;
-    folder(&mut archive, "blobs/sha256")?;
-    let mut blobs = [&config, &layer, &manifest].map(|blob| (digest(blob), blob));
-    blobs.sort();
-    for (digest, blob) in blobs {
-        let name = digest.trim_start_matches("sha256:");
-        file(&mut archive, &format!("blobs/sha256/{name}"), 0o644, blob)?;
-    }
-    file(
-        &mut archive,
-        "index.json",
-        0o644,
-        index.to_string().as_bytes(),
-    )?;
-    file(
-        &mut archive,
-        "oci-layout",
-        0o644,
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-    )?;
-    Ok(Image {
-        archive: archive.into_inner()?,
-        digest: digest(&manifest),
+            "Labels": labels(&contents.version),
+        }),
+        annotations: labels(&contents.version),
     })
 }
 
@@ -189,41 +117,4 @@ fn roots() -> String {
         pem.push_str("-----END CERTIFICATE-----\n");
     }
     pem
-}
-
-fn folder(tar: &mut tar::Builder<Vec<u8>>, name: &str) -> io::Result<()> {
-    entry(tar, &format!("{name}/"), 0o755, EntryType::Directory, &[])
-}
-
-fn file(tar: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    entry(tar, name, mode, EntryType::Regular, bytes)
-}
-
-/// Owned by root and dated 1970: who wrote it, and when, is in no byte.
-fn entry(
-    tar: &mut tar::Builder<Vec<u8>>,
-    name: &str,
-    mode: u32,
-    kind: EntryType,
-    bytes: &[u8],
-) -> io::Result<()> {
-    let mut header = Header::new_ustar();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(bytes.len() as u64);
-    tar.append_data(&mut header, name, bytes)
-}
-
-/// Without a name and a time in its head.
-fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-    gzip.write_all(bytes)?;
-    gzip.finish()
-}
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }

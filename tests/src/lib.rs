@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod hub;
 pub mod image;
 pub mod model;
+pub mod node;
 pub mod operator_binaries;
 pub mod process;
 pub mod requirements;

@@ -85,11 +85,63 @@ const PROGRAMS: [Program; 9] = [
     },
 ];
 
+/// What a node needs besides.
+const NODE_PROGRAMS: [Program; 4] = [
+    Program {
+        name: "runc",
+        why: "containers of the node are made with it",
+        debian: "runc",
+        fedora: "runc",
+        alpine: "runc",
+    },
+    Program {
+        name: "iptables",
+        why: "Services of the node's cluster are rules of it",
+        debian: "iptables",
+        fedora: "iptables-nft",
+        alpine: "iptables",
+    },
+    Program {
+        name: "ip",
+        why: "the node's network is made with it",
+        debian: "iproute2",
+        fedora: "iproute",
+        alpine: "iproute2",
+    },
+    Program {
+        name: "host-local",
+        why: "a pod's network is made by CNI's plugins",
+        debian: "containernetworking-plugins",
+        fedora: "containernetworking-plugins",
+        alpine: "cni-plugins",
+    },
+];
+
+/// Where distributions put CNI's plugins, which are on no PATH.
+const CNI: [&str; 3] = ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"];
+
+/// The folder of CNI's plugins.
+pub fn cni_plugins() -> Option<PathBuf> {
+    CNI.iter()
+        .map(PathBuf::from)
+        .find(|folder| folder.join("host-local").is_file())
+}
+
 /// What this machine lacks; says all of it, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub struct Missing {
     what: Vec<String>,
     install: Option<String>,
+}
+
+impl Missing {
+    fn or_nothing(self) -> Result<(), Missing> {
+        if self.what.is_empty() {
+            Ok(())
+        } else {
+            Err(self)
+        }
+    }
 }
 
 impl fmt::Display for Missing {
@@ -111,36 +163,54 @@ impl fmt::Display for Missing {
 /// # Errors
 /// [`Missing`], with everything that is.
 pub fn check() -> Result<(), Missing> {
-    if !programs_missing().is_empty()
-        && rustix::process::geteuid().is_root()
-        && tools::on_path("apt-get").is_some()
-    {
-        install_on_debian();
-    }
-    let missing = programs_missing();
-    let mut what: Vec<String> = missing
-        .iter()
-        .map(|program| format!("{} ({})", program.name, program.why))
-        .collect();
-    let install = install_command(&missing);
-    what.extend(too_little(
+    let mut missing = programs(&PROGRAMS);
+    missing.what.extend(too_little(
         "disk space",
         free_disk(&cache::dir()),
         needed_disk(),
     ));
-    what.extend(too_little("free memory", free_memory(), needed_memory()));
-    what.extend(no_pip());
-    if what.is_empty() {
-        Ok(())
-    } else {
-        Err(Missing { what, install })
+    missing
+        .what
+        .extend(too_little("free memory", free_memory(), needed_memory()));
+    missing.what.extend(no_pip());
+    missing.or_nothing()
+}
+
+/// Looks for the programs of a node, likewise.
+///
+/// # Errors
+/// [`Missing`], with everything that is.
+pub fn check_for_node() -> Result<(), Missing> {
+    programs(&NODE_PROGRAMS).or_nothing()
+}
+
+/// Which of these are missing, after what can be installed was.
+fn programs(wanted: &[Program]) -> Missing {
+    let mut missing = not_there(wanted);
+    if !missing.is_empty()
+        && rustix::process::geteuid().is_root()
+        && tools::on_path("apt-get").is_some()
+    {
+        install_on_debian(&missing);
+        missing = not_there(wanted);
+    }
+    Missing {
+        what: missing
+            .iter()
+            .map(|program| format!("{} ({})", program.name, program.why))
+            .collect(),
+        install: install_command(&missing),
     }
 }
 
-fn programs_missing() -> Vec<&'static Program> {
-    PROGRAMS
+fn not_there(wanted: &[Program]) -> Vec<&Program> {
+    let there = |name: &str| match name {
+        "host-local" => cni_plugins().is_some(),
+        name => tools::on_path(name).is_some(),
+    };
+    wanted
         .iter()
-        .filter(|program| tools::on_path(program.name).is_none())
+        .filter(|program| !there(program.name))
         .collect()
 }
 
@@ -179,8 +249,7 @@ fn install_command(missing: &[&Program]) -> Option<String> {
 
 /// Installs what is missing and starts nothing: a package that holds a server would otherwise open its port to
 /// the world.
-fn install_on_debian() {
-    let missing = programs_missing();
+fn install_on_debian(missing: &[&Program]) {
     let mut packages: Vec<_> = missing.iter().map(|program| program.debian).collect();
     packages.sort_unstable();
     packages.dedup();

@@ -9,7 +9,11 @@ use crate::cache::say;
 
 /// Records that the running test cannot say anything here, and why. Return right after it.
 pub fn because(reason: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    of(std::thread::current().name().unwrap_or("a test"), reason);
+}
+
+/// The same of a test that is not running yet.
+pub fn of(test: &str, reason: &str) {
     say(&format!("skipped: {test}: {reason}"));
     let line = format!("{test}: {}\n", reason.replace('\n', " "));
     let recorded = folder().and_then(|folder| {

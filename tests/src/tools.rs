@@ -21,6 +21,27 @@ const HELM: Module = Module {
     go_sum: include_str!("../go/helm/go.sum"),
 };
 
+/// The versions of what makes a machine a node, likewise.
+const NODE: Module = Module {
+    name: "node",
+    go_mod: include_str!("../go/node/go.mod"),
+    go_sum: include_str!("../go/node/go.sum"),
+};
+
+/// The version of the container runtime, likewise.
+const CONTAINERD: Module = Module {
+    name: "containerd",
+    go_mod: include_str!("../go/containerd/go.mod"),
+    go_sum: include_str!("../go/containerd/go.sum"),
+};
+
+/// The version of the cluster's name server, likewise.
+const COREDNS: Module = Module {
+    name: "coredns",
+    go_mod: include_str!("../go/coredns/go.mod"),
+    go_sum: include_str!("../go/coredns/go.sum"),
+};
+
 /// The version of the chart's linter, likewise.
 const LINTERS: Module = Module {
     name: "linters",
@@ -113,6 +134,38 @@ impl ControlPlanePrograms {
             .into_iter()
             .map(PathBuf::as_path)
             .find(|path| !path.is_file())
+    }
+}
+
+/// The programs of a node that are not the machine's own.
+#[derive(Debug, Clone)]
+pub struct NodePrograms {
+    /// Runs pods.
+    pub kubelet: PathBuf,
+    /// Makes Services reachable.
+    pub kube_proxy: PathBuf,
+    /// Gives pods to nodes.
+    pub kube_scheduler: PathBuf,
+    /// The folder of containerd, its shim, which it looks for on PATH, and its client `ctr`.
+    pub containerd: PathBuf,
+    /// Answers for names in the cluster.
+    pub coredns: PathBuf,
+}
+
+impl NodePrograms {
+    /// Builds them once. Blocks, the first time for minutes.
+    ///
+    /// # Errors
+    /// When one cannot be built.
+    pub fn find() -> Result<NodePrograms, Error> {
+        let node = NODE.built()?;
+        Ok(NodePrograms {
+            kubelet: node.join("kubelet"),
+            kube_proxy: node.join("kube-proxy"),
+            kube_scheduler: node.join("kube-scheduler"),
+            containerd: CONTAINERD.built()?,
+            coredns: COREDNS.built()?.join("coredns"),
+        })
     }
 }
 
@@ -367,6 +420,16 @@ mod tests {
                 "k8s.io/kubernetes/cmd/kubectl",
             ]
         );
+        assert_eq!(
+            NODE.tools(),
+            [
+                "k8s.io/kubernetes/cmd/kube-proxy",
+                "k8s.io/kubernetes/cmd/kube-scheduler",
+                "k8s.io/kubernetes/cmd/kubelet",
+            ]
+        );
+        assert_eq!(CONTAINERD.tools().len(), 3);
+        assert_eq!(COREDNS.tools(), ["github.com/coredns/coredns"]);
         assert_eq!(HELM.tools(), ["helm.sh/helm/v4/cmd/helm"]);
         assert_eq!(
             LINTERS.tools(),
@@ -377,6 +440,11 @@ mod tests {
     #[test]
     fn programs_are_told_their_version() {
         let kubernetes = CONTROL_PLANE.version("k8s.io/kubernetes").unwrap();
+        assert_eq!(
+            NODE.version("k8s.io/kubernetes"),
+            Some(kubernetes),
+            "a node of its control plane's version"
+        );
         assert_eq!(
             CONTROL_PLANE.linker_flags(),
             format!(

@@ -7,6 +7,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use srchat_tests::image::layout::Packing;
 use srchat_tests::image::{Contents, Image, image, is_static};
 
 fn contents() -> Contents {
@@ -16,6 +17,7 @@ fn contents() -> Contents {
         reference: "docker.io/srchat/srchat-operator:0.1.0".to_owned(),
         version: "0.1.0".to_owned(),
         epoch: 0,
+        packing: Packing::Gzip,
     }
 }
 

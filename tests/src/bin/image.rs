@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use srchat_tests::explain::causes;
+use srchat_tests::image::layout::{Packing, architecture};
 use srchat_tests::image::{Contents, image, program};
 
 /// Writes the operator's image: a static program, certificate authorities, a user. Needs no Docker.
@@ -40,15 +41,11 @@ fn write(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let (path, bytes) = program(repository)?;
     let image = image(&Contents {
         program: bytes,
-        architecture: match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        }
-        .to_owned(),
+        architecture: architecture().to_owned(),
         reference: args.reference.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch: args.epoch,
+        packing: Packing::Gzip,
     })?;
     let output = repository.join(&args.output);
     std::fs::write(&output, &image.archive)?;

@@ -1,6 +1,7 @@
-//! The control plane's own certificates: an authority, the API server's, two clients', and the key that signs
-//! the tokens of service accounts.
+//! The control plane's own certificates: an authority, the API server's, whatever clients and servers ask for one, and the
+//! key that signs the tokens of service accounts.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -18,17 +19,31 @@ pub(super) struct Pair {
     pub(super) key: String,
 }
 
-/// All of them, as PEM.
+impl Pair {
+    /// Writes `NAME.crt` and `NAME.key`.
+    pub(super) fn write(&self, folder: &Path, name: &str) -> io::Result<()> {
+        write_private(&folder.join(format!("{name}.crt")), &self.certificate)?;
+        write_private(&folder.join(format!("{name}.key")), &self.key)
+    }
+}
+
+/// The authority, and what the API server has from it.
 pub(super) struct Certificates {
     pub(super) ca: String,
-    pub(super) admin: Pair,
-    pub(super) controller_manager: Pair,
+    issuer: Issuer<'static, KeyPair>,
     api_server: Pair,
     service_accounts: KeyPair,
 }
 
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
+}
+
 impl Certificates {
-    pub(super) fn make() -> Result<Certificates, rcgen::Error> {
+    /// For an API server at these addresses.
+    pub(super) fn make(addresses: &[Ipv4Addr]) -> Result<Certificates, rcgen::Error> {
         let mut params = named("srchat rig", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
@@ -39,27 +54,36 @@ impl Certificates {
         let ca = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
 
-        let mut api_server = named("kube-apiserver", None);
-        api_server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        api_server.subject_alt_names = vec![
-            SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        let mut names = vec![
             SanType::DnsName("localhost".try_into()?),
             SanType::DnsName("kubernetes.default.svc".try_into()?),
         ];
+        names.extend(addresses.iter().copied().map(ip));
+        let api_server = signed(server("kube-apiserver", names), &issuer)?;
         Ok(Certificates {
             ca,
-            admin: signed(client("srchat-rig-admin", Some("system:masters")), &issuer)?,
-            controller_manager: signed(client("system:kube-controller-manager", None), &issuer)?,
-            api_server: signed(api_server, &issuer)?,
+            issuer,
+            api_server,
             service_accounts: KeyPair::generate()?,
         })
+    }
+
+    /// A client's, which the API server takes for this user.
+    pub(super) fn client(&self, user: &str, group: Option<&str>) -> Result<Pair, rcgen::Error> {
+        let mut params = named(user, group);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        signed(params, &self.issuer)
+    }
+
+    /// A server's at an address.
+    pub(super) fn server(&self, name: &str, address: Ipv4Addr) -> Result<Pair, rcgen::Error> {
+        signed(server(name, vec![ip(address)]), &self.issuer)
     }
 
     /// Writes what the programs read as files.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         write_private(&folder.join("ca.crt"), &self.ca)?;
-        write_private(&folder.join("api-server.crt"), &self.api_server.certificate)?;
-        write_private(&folder.join("api-server.key"), &self.api_server.key)?;
+        self.api_server.write(folder, "api-server")?;
         write_private(
             &folder.join("service-accounts.key"),
             &self.service_accounts.serialize_pem(),
@@ -84,10 +108,15 @@ fn named(name: &str, group: Option<&str>) -> CertificateParams {
     params
 }
 
-fn client(name: &str, group: Option<&str>) -> CertificateParams {
-    let mut params = named(name, group);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+fn server(name: &str, names: Vec<SanType>) -> CertificateParams {
+    let mut params = named(name, None);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = names;
     params
+}
+
+fn ip(address: Ipv4Addr) -> SanType {
+    SanType::IpAddress(IpAddr::V4(address))
 }
 
 fn signed(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, rcgen::Error> {

@@ -1,0 +1,53 @@
+//! srchat in a cluster that runs pods: on a real node, in a place that this program has to itself. One node for all trials.
+#![allow(clippy::unwrap_used)]
+
+mod node {
+    mod basics;
+    mod stage;
+
+    pub use stage::{on_runtime, prepare, strike};
+
+    /// Each with its name and what it does.
+    macro_rules! trials {
+        ($($module:ident::$name:ident,)*) => {
+            vec![$(libtest_mimic::Trial::test(
+                concat!(stringify!($module), "::", stringify!($name)),
+                || on_runtime($module::$name()),
+            )),*]
+        };
+    }
+
+    /// All of them.
+    pub fn all() -> Vec<libtest_mimic::Trial> {
+        trials![basics::a_pod_finds_another_by_the_name_of_its_service,]
+    }
+}
+
+use std::process::ExitCode;
+
+use srchat_tests::explain::causes;
+use srchat_tests::node::confined;
+use srchat_tests::{cache, skipped};
+
+fn main() -> ExitCode {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    let trials = node::all();
+    if !arguments.list && confined::inside().is_none() {
+        if let Err(reason) = confined::possible() {
+            for trial in trials {
+                skipped::of(trial.name(), &reason);
+            }
+            return ExitCode::SUCCESS;
+        }
+        // There is no way out from inside: what is to be fetched or built is, before.
+        node::prepare();
+        return confined::again().unwrap_or_else(|error| {
+            cache::say(&causes(&error));
+            ExitCode::FAILURE
+        });
+    }
+    arguments.test_threads.get_or_insert(4);
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    node::strike();
+    conclusion.exit_code()
+}
