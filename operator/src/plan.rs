@@ -148,6 +148,9 @@ pub struct Plan {
     /// What serves the model instead, should this engine not start. Chosen with the plan, so that nothing is chosen later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// Seconds from renting to a host that shows itself, estimated.
+    #[serde(default)]
+    pub boot_seconds: u64,
     /// Seconds from renting to the first answer, estimated.
     pub startup_seconds: u64,
     /// Every offer not taken, by GPU, with one reason each.

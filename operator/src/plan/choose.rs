@@ -312,6 +312,7 @@ impl Choice<'_> {
             trust_remote_code: wish.trust_remote_code,
             extra_args: wish.extra_args.clone(),
             fallback: self.fallback(facts),
+            boot_seconds: startup::boot_seconds(image.known),
             startup_seconds,
             rejected: reasons(judged, Some(offer)),
         };

@@ -24,6 +24,16 @@ const INSTALL_ENGINE: u64 = 275;
 /// Whoever writes nothing gets at least this.
 const LEAST_LIMIT: Duration = Duration::from_secs(20 * 60);
 
+/// Seconds until its host shows itself: placed, the image pulled, sshd there.
+pub fn boot_seconds(image: Option<&Image>) -> u64 {
+    let sshd = if image.is_some_and(|image| image.sshd) {
+        0
+    } else {
+        SSHD
+    };
+    PLACEMENT + image.map_or(UNKNOWN_PULL_MB, |image| image.pull_mb) / PULL_MB_A_SECOND + sshd
+}
+
 /// Seconds until the model answers.
 pub fn seconds(engine: Engine, image: Option<&Image>, download: u64, weights: u64) -> u64 {
     let warm_up = match engine {
@@ -33,13 +43,7 @@ pub fn seconds(engine: Engine, image: Option<&Image>, download: u64, weights: u6
         Engine::LlamaCpp => 10,
     };
     let megabytes = |bytes: u64| bytes / 1_000_000;
-    PLACEMENT
-        + image.map_or(UNKNOWN_PULL_MB, |image| image.pull_mb) / PULL_MB_A_SECOND
-        + if image.is_some_and(|image| image.sshd) {
-            0
-        } else {
-            SSHD
-        }
+    boot_seconds(image)
         + if image.is_some_and(|image| image.engine == Some(host_engine(engine))) {
             0
         } else {

@@ -8,6 +8,7 @@
 
 mod bills;
 mod books;
+mod draw;
 mod ending;
 mod limits;
 mod starting;

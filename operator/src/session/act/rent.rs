@@ -1,6 +1,5 @@
 //! Renting: the intent by compare-and-swap, then one request, fenced by the monotonic clock (S1, S2).
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -213,27 +212,13 @@ async fn settle(pass: &Pass<'_>, stored: &Stored, outcome: Option<Change>) -> Re
 
 fn record(attempt: &Attempt, pod: &Pod) -> PodRecord {
     PodRecord {
-        id: pod.id.clone(),
-        attempt: attempt.number,
-        run: attempt.run,
         created: pod.created_at.unwrap_or(attempt.intent),
         hourly: pod
             .cost
             .filter(|cost| *cost > Dollars::ZERO)
             .unwrap_or(attempt.hourly),
         data_center: pod.data_center.clone(),
-        pin: None,
-        served: None,
-        host_deadline: attempt.host_deadline,
-        accounts: BTreeSet::from([attempt.account.clone()]),
-        missing: None,
-        doom: None,
-        wipe: None,
-        deleted: None,
-        deleted_last: None,
-        proofs: Vec::new(),
-        gone: None,
-        bill: None,
+        ..PodRecord::of(attempt, pod.id.clone())
     }
 }
 

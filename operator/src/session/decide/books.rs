@@ -14,7 +14,7 @@ use super::super::ledger::{
     Attempt, Change, Doom, FellBack, LeftOut, PROOF_INTERVAL, PodRecord, QUIET, Why,
 };
 use super::super::observe::{BootSaid, EngineSeen, FailedAt, Found, Gap, List, SeenPod, Trouble};
-use super::{Action, Decision, Look, Or, RETRY, Verdict, View, bills};
+use super::{Action, Decision, Look, Or, RETRY, Verdict, View, bills, draw};
 
 /// How long an offer whose pod cost more than it said is left out.
 const DRIFT_PAUSE: Duration = Duration::from_secs(3600);
@@ -137,59 +137,37 @@ fn found(view: &View<'_>, list: &List) -> Or {
 
 fn adopted(attempt: &Attempt, pod: &SeenPod, list: &List) -> PodRecord {
     PodRecord {
-        id: pod.id.clone(),
-        attempt: attempt.number,
-        run: attempt.run,
         created: pod.created.unwrap_or(attempt.intent),
         hourly: pod
             .cost
             .filter(|cost| *cost > Dollars::ZERO)
             .unwrap_or(attempt.hourly),
         data_center: pod.data_center.clone(),
-        pin: None,
-        served: None,
-        host_deadline: attempt.host_deadline,
         accounts: BTreeSet::from([attempt.account.clone(), list.account.clone()]),
-        missing: None,
         // Ended before anybody knew of it: nothing to wait for.
         doom: dead(pod.status).then(|| Doom {
             at: list.began,
             why: Why::Failed,
             detail: String::new(),
         }),
-        wipe: None,
-        deleted: None,
-        deleted_last: None,
-        proofs: Vec::new(),
-        gone: None,
-        bill: None,
+        ..PodRecord::of(attempt, pod.id.clone())
     }
 }
 
 fn stray(view: &View<'_>, pod: &SeenPod, list: &List, why: Why) -> PodRecord {
+    let created = pod.created.unwrap_or(list.began);
     PodRecord {
-        id: pod.id.clone(),
         attempt: pod.attempt.unwrap_or_default(),
         run: view.ledger.run.number,
-        created: pod.created.unwrap_or(list.began),
         hourly: pod.cost.unwrap_or_default(),
         data_center: pod.data_center.clone(),
-        pin: None,
-        served: None,
         host_deadline: view.now(),
-        accounts: BTreeSet::from([list.account.clone()]),
-        missing: None,
         doom: Some(Doom {
             at: view.now(),
             why,
             detail: String::new(),
         }),
-        wipe: None,
-        deleted: None,
-        deleted_last: None,
-        proofs: Vec::new(),
-        gone: None,
-        bill: None,
+        ..PodRecord::new(pod.id.clone(), created, list.account.clone())
     }
 }
 
@@ -279,6 +257,9 @@ fn sentence(view: &View<'_>) -> Or {
     }
     if record.served.is_none() && view.now() >= view.startup_deadline(record) {
         return doomed(Why::StartupTimeout, String::new(), Some(FAILED_PAUSE));
+    }
+    if let Some(detail) = draw::bad(view, record)? {
+        return doomed(Why::BadDraw, detail, Some(FAILED_PAUSE));
     }
     Continue(())
 }

@@ -132,7 +132,7 @@ fn clear(view: &View<'_>, record: &PodRecord) -> Result<Decision, Decision> {
         .and_then(|host| host.found.as_ref().err());
     match why {
         _ if record.pin.is_none() => return note(WipeResult::NothingToWipe),
-        Why::Duplicate | Why::Stray => return note(WipeResult::NothingToWipe),
+        Why::Duplicate | Why::Stray | Why::BadDraw => return note(WipeResult::NothingToWipe),
         Why::HostRestarted | Why::KeyMismatch => return note(WipeResult::HostUntrusted),
         Why::Failed | Why::Lost | Why::OutOfContact => return note(WipeResult::HostUnreachable),
         Why::Deleted

@@ -13,7 +13,7 @@ use super::{Action, Decision, Look, Or, RETRY, Verdict, View};
 /// Start-up without a word of the user's: enough for a cold pull and a large download.
 pub(super) const STARTUP: Duration = Duration::from_secs(20 * 60);
 /// Beyond the clearing, an end takes a DELETE and its proofs.
-const END: Duration = Duration::from_secs(60);
+pub(super) const END: Duration = Duration::from_secs(60);
 /// A run's lifetime counts as near when so much is left of it.
 const LIFETIME_NEAR: Duration = Duration::from_secs(600);
 /// Idleness is announced so much before it ends the run.
@@ -89,6 +89,12 @@ pub struct Bill<'a> {
     pub hourly: Dollars,
     /// The moment of the question.
     pub now: Timestamp,
+}
+
+/// What a start at this price, and the end after it, may cost at most.
+pub(super) fn start_and_end(session: &Session, hourly: Dollars, estimate: Duration) -> Dollars {
+    let startup = session.limits.startup.unwrap_or(estimate);
+    hourly.for_hours_of(startup + session.wipe_timeout + END)
 }
 
 /// Ends the run when it has met a limit.

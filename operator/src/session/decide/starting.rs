@@ -10,7 +10,7 @@ use crate::provider::Address;
 
 use super::super::ledger::{Change, Pin, PodRecord, RefusedWhy, Served, span};
 use super::super::observe::{BootSaid, EngineSeen, HostSeen, PlanAnswer, PlanSeen, Trouble, Visit};
-use super::{Action, Blocked, Decision, Look, Or, RETRY, Verdict, View};
+use super::{Action, Blocked, Decision, Look, Or, RETRY, Verdict, View, draw, limits};
 use crate::host::Medium;
 
 /// An offer's price and stock are believed for so long before a new answer is asked for.
@@ -102,10 +102,7 @@ fn rent(view: &View<'_>) -> Result<Decision, Decision> {
         .limits
         .total
         .map(|total| total.less(view.ledger.spent(now)));
-    let startup = session.limits.startup.unwrap_or(proposal.estimate);
-    let needed = proposal
-        .hourly
-        .for_hours_of(startup + session.wipe_timeout + Duration::from_secs(60));
+    let needed = limits::start_and_end(session, proposal.hourly, proposal.estimate);
     if let Some(left) = left.filter(|left| *left < needed) {
         if view.ledger.run.started.is_none() {
             return Err(blocked(Blocked::Budget { left, needed }, CALM));
@@ -182,9 +179,7 @@ fn boot(view: &View<'_>, record: &PodRecord) -> Decision {
             },
             Verdict::Booting,
         ),
-        Some(next) => {
-            Decision::wait(next, Verdict::Booting).by(Some(view.startup_deadline(record)))
-        }
+        Some(next) => Decision::wait(next, Verdict::Booting).by(view.deadline_of_start(record)),
     }
 }
 
@@ -243,10 +238,13 @@ fn serve(view: &View<'_>, record: &PodRecord, pin: &Pin) -> Result<Decision, Dec
         uploads,
     } = visit;
     let act = |action| Ok(Decision::act(action, verdict.clone()));
-    if *deadline != record.host_deadline {
+    // That a host was once reached has to outlive this process, which may find it silent later on.
+    let unknown = record.reached.is_none() && record.served.is_none();
+    if unknown || *deadline != record.host_deadline {
         return act(Action::Note(Change::Acknowledged {
             pod: record.id.clone(),
             deadline: *deadline,
+            at: host.at,
         }));
     }
     match engine {
@@ -348,11 +346,14 @@ impl View<'_> {
         }
     }
 
+    /// When something is next to be decided about a pod that does not serve yet.
     fn deadline_of_start(&self, record: &PodRecord) -> Option<Timestamp> {
-        record
+        let deadline = record
             .served
             .is_none()
-            .then(|| self.startup_deadline(record))
+            .then(|| self.startup_deadline(record))?;
+        let draw = draw::due(self, record).filter(|due| *due > self.now());
+        Some(draw.map_or(deadline, |draw| draw.min(deadline)))
     }
 
     /// Often while something moves, seldom when it serves, and with growing patience when it does not answer.

@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod draws;
 mod everywhere;
 mod sentences;

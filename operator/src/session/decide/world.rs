@@ -44,6 +44,19 @@ pub(crate) enum Create {
     Refuses,
 }
 
+/// What kind of machine a pod has drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Draw {
+    /// One that gets it up.
+    Good,
+    /// One that stays in PROVISIONING.
+    Stuck,
+    /// One that runs it and never gives it a port.
+    Portless,
+    /// One on which it says nothing.
+    Speechless,
+}
+
 /// Which engines do not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -60,6 +73,7 @@ pub(crate) enum Broken {
 pub(crate) struct Real {
     pub id: PodId,
     pub attempt: u64,
+    pub draw: Draw,
     pub status: PodStatus,
     pub created: Timestamp,
     pub cost: Dollars,
@@ -77,6 +91,10 @@ pub(crate) struct Real {
 impl Real {
     pub(crate) fn bills(&self) -> bool {
         self.status != PodStatus::Terminated
+    }
+
+    fn has_address(&self) -> bool {
+        self.status == PodStatus::Running && self.draw != Draw::Portless
     }
 }
 
@@ -101,6 +119,8 @@ pub(crate) struct World {
     /// So many DELETEs are answered and have no effect.
     pub deaf: u32,
     pub create: Create,
+    /// What the next pods draw, each one; a good machine once there is nothing in it.
+    pub draws: Vec<Draw>,
     pub published: bool,
     pub route: RouteSeen,
     pub receipt: bool,
@@ -156,6 +176,7 @@ impl World {
             outage: 0,
             deaf: 0,
             create: Create::Answers,
+            draws: Vec::new(),
             published: false,
             route: RouteSeen::Missing,
             receipt: false,

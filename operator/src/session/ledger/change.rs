@@ -94,12 +94,14 @@ pub enum Change {
         /// Which pod, when, and what the engine said.
         fallback: FellBack,
     },
-    /// A host acknowledged the moment at which it ends itself.
+    /// A host was spoken to, and acknowledged the moment at which it ends itself.
     Acknowledged {
         /// Which.
         pod: PodId,
         /// The moment.
         deadline: Timestamp,
+        /// When it said so.
+        at: Timestamp,
     },
     /// A pod that should be in a complete list is not, or is there again.
     Missing {
@@ -227,9 +229,10 @@ impl Ledger {
                     self.run.fallback = Some(fallback);
                 }
             }
-            Change::Acknowledged { pod, deadline } => {
-                self.on(&pod, |pod| pod.host_deadline = deadline)
-            }
+            Change::Acknowledged { pod, deadline, at } => self.on(&pod, |pod| {
+                pod.reached.get_or_insert(at);
+                pod.host_deadline = deadline;
+            }),
             Change::Missing { pod, since } => self.on(&pod, |pod| pod.missing = since),
             Change::Doomed {
                 pod,

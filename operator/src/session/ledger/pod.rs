@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use srchat_crds::Dollars;
 
-use super::{EndReason, span};
+use super::{Attempt, EndReason, span};
 use crate::host::{BootId, Medium};
 use crate::provider::{Fingerprint, PodId};
 use crate::ssh::HostKey;
@@ -41,6 +41,9 @@ pub struct PodRecord {
     /// The identity of its host.
     #[serde(default)]
     pub pin: Option<Pin>,
+    /// When its host was first spoken to.
+    #[serde(default)]
+    pub reached: Option<Timestamp>,
     /// When the model was first served, and where files live.
     #[serde(default)]
     pub served: Option<Served>,
@@ -150,6 +153,8 @@ pub enum Why {
     KeyMismatch,
     /// It did not serve in time.
     StartupTimeout,
+    /// It did not show itself in the time that most need, and another may be rented instead.
+    BadDraw,
     /// The engine ended, or could not be installed.
     EngineFailed,
     /// The engine ran out of memory.
@@ -204,6 +209,42 @@ pub enum GoneHow {
 }
 
 impl PodRecord {
+    /// A pod of which no more is known than that it is there, to this key: of no attempt, and at no price.
+    pub fn new(id: PodId, created: Timestamp, account: Fingerprint) -> Self {
+        Self {
+            id,
+            attempt: 0,
+            run: 0,
+            created,
+            hourly: Dollars::ZERO,
+            data_center: None,
+            pin: None,
+            reached: None,
+            served: None,
+            host_deadline: created,
+            accounts: BTreeSet::from([account]),
+            missing: None,
+            doom: None,
+            wipe: None,
+            deleted: None,
+            deleted_last: None,
+            proofs: Vec::new(),
+            gone: None,
+            bill: None,
+        }
+    }
+
+    /// The pod that an attempt led to, as far as the attempt tells.
+    pub fn of(attempt: &Attempt, id: PodId) -> Self {
+        Self {
+            attempt: attempt.number,
+            run: attempt.run,
+            hourly: attempt.hourly,
+            host_deadline: attempt.host_deadline,
+            ..Self::new(id, attempt.intent, attempt.account.clone())
+        }
+    }
+
     /// Neither gone nor sentenced.
     pub fn live(&self) -> bool {
         self.gone.is_none() && self.doom.is_none()

@@ -221,7 +221,7 @@ fn refused(ledger: &Ledger) -> Option<Says<Provisioned>> {
 fn lost(ledger: &Ledger) -> Option<Says<Provisioned>> {
     let doom = last_doom(ledger)?;
     let reason = match doom.why {
-        Why::BootFailed => Provisioned::BootFailed,
+        Why::BootFailed | Why::BadDraw => Provisioned::BootFailed,
         Why::Failed | Why::Lost | Why::OutOfContact | Why::KeyMismatch => Provisioned::InstanceLost,
         Why::HostRestarted => Provisioned::HostRestarted,
         Why::PriceDrift => Provisioned::PriceDrift,

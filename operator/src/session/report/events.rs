@@ -65,6 +65,10 @@ fn of_change(change: &Change, ledger: Option<&Ledger>) -> Vec<(Event, String)> {
                 Event::StartupTimeout,
                 format!("Pod {pod} did not serve within limits.startup."),
             ),
+            Why::BadDraw => one(
+                Event::StartupTimeout,
+                format!("Pod {pod} is replaced. {}", doom.detail),
+            ),
             Why::Failed | Why::Lost | Why::HostRestarted | Why::OutOfContact | Why::BootFailed => {
                 one(
                     Event::InstanceLost,

@@ -198,7 +198,7 @@ fn losses(told: &mut Told) {
             (world.broken, world.broken_at) = (Broken::All, at);
         });
     }
-    told.of(1500, |world| world.mute = true);
+    told.of(2500, |world| world.mute = true);
     told.serving(60, |world| {
         world.pods[0].status = crate::provider::PodStatus::Error;
     });

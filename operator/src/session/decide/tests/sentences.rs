@@ -617,12 +617,14 @@ fn use_puts_idleness_off() {
 }
 
 #[test]
-fn a_pod_that_never_answers_is_replaced_after_the_startup_deadline_and_after_three_the_run_ends() {
+fn a_pod_that_never_answers_is_replaced_the_last_after_the_startup_deadline_and_then_the_run_ends()
+{
     let mut world = World::new();
     world.mute = true;
     assert_eq!(world.settle(), Verdict::Ended(EndReason::Attempts));
     assert_eq!(world.created, 3);
-    assert_eq!(done(&world, "StartupTimeout"), 3);
+    assert_eq!(done(&world, "BadDraw"), 2);
+    assert_eq!(done(&world, "StartupTimeout"), 1);
     assert_eq!(world.billing(), 0);
 }
 

@@ -1,13 +1,12 @@
 //! Values that worlds are made of.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use srchat_crds::Dollars;
 use srchat_crds::session::Quantization;
 
-use super::Real;
+use super::{Draw, Real};
 use crate::host::BootId;
 use crate::plan::{Fallback, Memory, OfferKey, Plan};
 use crate::provider::{Cloud, Fingerprint, PodId, PodStatus};
@@ -102,6 +101,7 @@ pub(crate) fn plan() -> Plan {
             vision: false,
             abilities,
         }),
+        boot_seconds: 40,
         startup_seconds: 60,
         rejected: Vec::new(),
     }
@@ -157,27 +157,9 @@ pub(crate) fn attempt(number: u64, intent: Timestamp, outcome: Outcome) -> Attem
     }
 }
 
-pub(crate) fn record(n: u32, attempt: u64, created: Timestamp) -> PodRecord {
-    PodRecord {
-        id: pod_id(n),
-        attempt,
-        run: 1,
-        created,
-        hourly: Dollars::cents(49),
-        data_center: None,
-        pin: None,
-        served: None,
-        host_deadline: created + Duration::from_secs(4 * 3600),
-        accounts: BTreeSet::from([account()]),
-        missing: None,
-        doom: None,
-        wipe: None,
-        deleted: None,
-        deleted_last: None,
-        proofs: Vec::new(),
-        gone: None,
-        bill: None,
-    }
+pub(crate) fn record(n: u32, number: u64, created: Timestamp) -> PodRecord {
+    let attempt = attempt(number, created, Outcome::Pod(pod_id(n)));
+    PodRecord::of(&attempt, pod_id(n))
 }
 
 pub(crate) fn real(n: u32, attempt: u64, created: Timestamp, status: PodStatus) -> Real {
@@ -185,6 +167,7 @@ pub(crate) fn real(n: u32, attempt: u64, created: Timestamp, status: PodStatus) 
     Real {
         id: pod_id(n),
         attempt,
+        draw: Draw::Good,
         status,
         created,
         cost: if dead {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Broken, TICK, World};
 use crate::host::Medium;
-use crate::provider::{PodId, PodStatus};
+use crate::provider::PodId;
 use crate::route::Engine;
 use crate::session::ledger::{Change, Wipe, WipeResult};
 use crate::session::observe::{EngineSeen, HostSeen, Trouble, Visit};
@@ -29,7 +29,7 @@ impl World {
         let found = match self
             .pods
             .iter_mut()
-            .find(|real| real.id == *pod && real.status == PodStatus::Running && !self.mute)
+            .find(|real| real.id == *pod && real.has_address() && !self.mute)
         {
             None => Err(Trouble::Unreachable("gone".to_owned())),
             Some(real) if real.key != pin.key => Err(Trouble::WrongKey),
@@ -93,7 +93,7 @@ impl World {
         let there = self
             .pods
             .iter_mut()
-            .find(|real| real.id == *pod && real.status == PodStatus::Running && !self.mute);
+            .find(|real| real.id == *pod && real.has_address() && !self.mute);
         let trouble = match there {
             Some(real) if real.key == pin.key => {
                 real.cleared = true;

@@ -7,7 +7,7 @@ use srchat_crds::Dollars;
 
 use super::super::{Bill, Expiry, Look};
 use super::fixtures::{attempt, offer, plan, real, record};
-use super::{Create, Real, World};
+use super::{Create, Draw, Real, World};
 use crate::plan::Plan;
 use crate::provider::{Address, Billed, PodId, PodStatus};
 use crate::session::ledger::{Change, Ledger, Outcome, Refusal, RefusedWhy, span};
@@ -35,8 +35,8 @@ impl World {
                 pod.status = PodStatus::Terminated;
                 pod.cost = Dollars::ZERO;
             }
-            if pod.status == PodStatus::Provisioning && now >= pod.created + Duration::from_secs(3)
-            {
+            let placed = pod.draw != Draw::Stuck && now >= pod.created + Duration::from_secs(3);
+            if pod.status == PodStatus::Provisioning && placed {
                 pod.status = PodStatus::Running;
             }
         }
@@ -84,7 +84,9 @@ impl World {
             Look::Log { pod } => {
                 let said = match self.pods.iter().find(|real| real.id == pod) {
                     Some(_) if self.boots_fail => BootSaid::Failed("sshd".to_owned()),
-                    Some(real) if real.status == PodStatus::Running => {
+                    Some(real)
+                        if real.status == PodStatus::Running && real.draw != Draw::Speechless =>
+                    {
                         BootSaid::Host(real.boot.clone(), real.key)
                     }
                     Some(_) | None => BootSaid::Silent,
@@ -130,7 +132,7 @@ impl World {
             status: real.status,
             created: Some(real.created),
             cost: Some(real.cost),
-            address: (real.status == PodStatus::Running).then(|| Address {
+            address: real.has_address().then(|| Address {
                 host: "192.0.2.1".to_owned(),
                 port: real.port,
             }),
@@ -189,7 +191,8 @@ impl World {
         for _ in 0..made {
             self.serial += 1;
             self.created += 1;
-            let pod = real(self.serial, number, self.now, PodStatus::Provisioning);
+            let mut pod = real(self.serial, number, self.now, PodStatus::Provisioning);
+            pod.draw = self.draws.pop().unwrap_or(Draw::Good);
             answered.get_or_insert(pod.id.clone());
             self.pods.push(pod);
         }
