@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::backoff;
 use crate::metrics::ProviderCalls;
 use crate::provider::Error;
 use crate::provider::runpod::{Key, NotAKey, RunPod};
@@ -45,7 +46,7 @@ pub(crate) async fn watch(
 ) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
-    let mut changes = pin!(watcher(secrets.clone(), only).default_backoff());
+    let mut changes = pin!(watcher(secrets.clone(), only).backoff(backoff::of_a_watch()));
     let mut refused = false;
     loop {
         let pause = if refused {

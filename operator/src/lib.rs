@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod args;
+pub mod backoff;
 pub mod gateway;
 pub mod host;
 pub mod http;

@@ -21,6 +21,7 @@ use srchat_crds::ChatSession;
 use srchat_crds::conditions::{Type, find};
 use srchat_crds::status::ChatSessionStatus;
 
+use crate::backoff;
 use crate::metrics::Standing;
 use act::{Failure, Pass, act};
 use context::{Context, Memory};
@@ -39,8 +40,9 @@ const LOOKS: u32 = 12;
 const PASSES: u32 = 40;
 /// How old the session itself may be within one go. Acts that cannot be undone read it again in any case (S13).
 const SESSION_FRESH: Duration = Duration::from_millis(500);
-/// After a failure: doubled each time up to the longest.
-const BACKOFF: Duration = Duration::from_secs(1);
+/// Before what a pass still wants to know is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// After failures in a row.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Why a pass came to nothing: only what could not be learned. What the world says is never an error.
@@ -71,7 +73,10 @@ pub(crate) async fn reconcile(given: Given, context: Arc<Context>) -> Result<Nex
         Err(error) => {
             memory.failures = memory.failures.saturating_add(1);
             tracing::warn!(uid, error = %error.source, "{error}");
-            Ok(Next::requeue(backoff(memory.failures)))
+            Ok(Next::requeue(backoff::wait(
+                memory.failures,
+                LONGEST_BACKOFF,
+            )))
         }
     };
     if gone {
@@ -131,7 +136,10 @@ async fn passes(
                     what: "report",
                     source,
                 })?;
-                return Ok(Some(Next::requeue(backoff(memory.failures))));
+                return Ok(Some(Next::requeue(backoff::wait(
+                    memory.failures,
+                    LONGEST_BACKOFF,
+                ))));
             }
         };
         memory.failures = 0;
@@ -191,7 +199,7 @@ async fn settle(
         decision = decide(seen);
     }
     // Whatever it still wants to know, it may ask for in the next pass.
-    decision.again = Some(seen.now + BACKOFF);
+    decision.again = Some(seen.now + AGAIN);
     decision.look = None;
     decision
 }
@@ -328,13 +336,4 @@ fn describe(failure: &Failure) -> report::Setback {
         sentence,
         unauthorized: failure.unauthorized(),
     }
-}
-
-/// Doubled with every failure in a row, with a quarter of jitter, so that a thousand sessions do not come back at once.
-fn backoff(failures: u32) -> Duration {
-    let whole = BACKOFF
-        .saturating_mul(1 << failures.saturating_sub(1).min(9))
-        .min(LONGEST_BACKOFF);
-    let jitter = u32::from(crate::installation::random::<1>()[0]);
-    whole - whole / 4 + whole / 4 * jitter / 255
 }

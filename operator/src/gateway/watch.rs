@@ -10,13 +10,14 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 
 use super::Gateway;
+use crate::backoff;
 use crate::route::Route;
 
 /// Follows until dropped; `leaf` is the Secret with the gateways' certificate.
 pub(super) async fn follow(gateway: &Gateway, client: Client, namespace: &str, leaf: &str) {
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let mut events = watcher(secrets, watcher::Config::default())
-        .default_backoff()
+        .backoff(backoff::of_a_watch())
         .boxed();
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {

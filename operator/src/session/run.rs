@@ -30,7 +30,7 @@ use crate::metrics;
 use crate::provider::snapshot::Snapshots;
 use crate::provider::{PodId, Snapshot};
 use crate::publish::{Front, Routes};
-use crate::{account, host, installation, lease, ours};
+use crate::{account, backoff, host, installation, lease, ours};
 
 /// Sessions at once: most passes wait for a host or the provider, and both have limits of their own.
 const CONCURRENCY: u16 = 64;
@@ -127,6 +127,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
     let (woken, wake) = futures::channel::mpsc::unbounded();
     let controller = Controller::new(Api::all(client.clone()), watcher::Config::default())
         .with_config(Pace::default().concurrency(CONCURRENCY))
+        .trigger_backoff(backoff::of_a_watch())
         .reconcile_on(wake);
     let watched = controller.store();
     let watching = future::join(
@@ -212,7 +213,7 @@ async fn control(controller: Controller<DeserializeGuard<ChatSession>>, context:
                 let given = Given::from(DeserializeGuard::clone(&session));
                 reconcile(given, context).await
             },
-            |_, _, _| Next::requeue(super::BACKOFF),
+            |_, _, _| Next::requeue(super::AGAIN),
             context,
         )
         .for_each(|outcome| async move {
