@@ -245,6 +245,14 @@ impl Terminal {
         self.child.id()
     }
 
+    /// How the program has ended, if it has.
+    ///
+    /// # Panics
+    /// Never: it is a child of ours.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
     /// Waits until the program has ended.
     ///
     /// # Panics
@@ -252,7 +260,7 @@ impl Terminal {
     pub async fn ends(&mut self) -> ExitStatus {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
+            if let Some(status) = self.ended() {
                 return status;
             }
             assert!(

@@ -11,6 +11,7 @@ use srchat_tests::eventually::eventually;
 use srchat_tests::hosts::Hosts;
 use srchat_tests::hub::HubServer;
 use srchat_tests::runpod::{self, Images, Simulator};
+use srchat_tests::terminal::Terminal;
 use srchat_tests::{model, process, tools};
 
 /// The first run on a machine builds a control plane, for minutes; after that it is seconds.
@@ -271,6 +272,80 @@ async fn others_parts_take_the_place_of_the_embedded_ones_and_keep_nothing_of_th
     })
     .await;
     simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_sees_what_it_costs_before_the_chat_and_every_proof_after_it() {
+    let _alone = ONE.lock().await;
+    let mut terminal = Terminal::run(&demo(&[]), (50, 160)).unwrap();
+    let until = |what: &'static str, within: Duration| {
+        let terminal = &terminal;
+        async move {
+            eventually(&format!("the demo to show {what:?}"), within, || async {
+                let all = terminal.everything();
+                if all.contains(what) {
+                    Ok(all)
+                } else {
+                    Err(all)
+                }
+            })
+            .await
+        }
+    };
+    let before = until("/help lists the commands", SET_UP).await;
+    for words in [
+        "planned: ",
+        "rented: runpod://",
+        "at $",
+        "trusted: the host key is SHA256:",
+    ] {
+        assert!(before.contains(words), "{words}: {before}");
+    }
+    // The line that moves has been drawn over: percent, bytes, and what has been spent.
+    let drawn = terminal.raw();
+    assert!(
+        (1..=100).any(|percent| drawn.contains(&format!(" {percent:>3}%"))),
+        "no percent: {drawn}"
+    );
+    let words: Vec<&str> = drawn.split([' ', ',']).collect();
+    let bytes = words.windows(4).any(|four| match four {
+        [some, "of", all, unit] => {
+            let numbers = [some, all].map(|number| number.parse::<f64>().is_ok());
+            numbers == [true, true] && ["KiB", "MiB", "GiB"].contains(unit)
+        }
+        _ => false,
+    });
+    assert!(bytes, "no bytes: {drawn}");
+    let spent = words.windows(3).any(|three| match three {
+        [dollars, "so", far] => dollars.starts_with("$0.") && far.starts_with("far"),
+        _ => false,
+    });
+    assert!(spent, "no cost: {drawn}");
+
+    terminal.press("What is the capital of France?\r");
+    until("Paris", END).await;
+    terminal.press("/exit\r");
+    let after = until("the provider's books: ", END).await;
+    let mut told = after.as_str();
+    // In this order.
+    for words in [
+        "ending the session",
+        "cleared Cleared",
+        "terminated and proved absent ProvedAbsent",
+        "gone: the object has left the cluster",
+        "the provider's books: 1 made, 1 terminated, 0 left, $0.",
+    ] {
+        let at = told.find(words);
+        told = &told[at.unwrap_or_else(|| panic!("{words}: {after}"))..];
+    }
+    let status = eventually("the demo to end", END, || {
+        let ended = terminal.ended();
+        async move { ended.ok_or("it is running") }
+    })
+    .await;
+    assert!(status.success(), "{status}");
+    terminal.is_sane().unwrap();
+    assert!(!env_file().exists());
 }
 
 #[test]

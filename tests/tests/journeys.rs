@@ -7,8 +7,10 @@ mod journeys {
     mod bad_input;
     mod crashes;
     mod deletion;
+    mod draws;
     mod engines;
     mod hosts;
+    mod illegible;
     mod limits;
     mod quiet;
     mod stage;
@@ -33,6 +35,11 @@ mod journeys {
             limits::a_run_ends_when_its_total_cost_is_reached,
             hosts::a_pod_that_vanishes_is_replaced_and_only_one_lives,
             hosts::a_host_that_is_started_again_is_told_nothing_and_ended,
+            hosts::a_container_that_crashes_again_and_again_is_given_up_and_replaced,
+            draws::machines_that_do_not_get_a_pod_up_in_six_minutes_are_replaced,
+            account::calls_to_the_provider_are_counted_and_do_not_grow_with_the_sessions,
+            account::what_was_billed_is_what_status_and_receipt_say,
+            illegible::a_session_whose_stored_spec_cannot_be_read_rents_nothing_and_can_be_deleted,
             account::a_key_that_is_missing_wrong_or_revoked_is_said_so_and_nothing_is_lost,
             crashes::a_controller_killed_at_every_stage_rents_once_and_forgets_nothing,
             crashes::a_gateway_comes_back_and_an_absent_api_server_ends_nothing,

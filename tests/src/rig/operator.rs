@@ -130,13 +130,19 @@ impl Part {
         self.ready().await
     }
 
+    /// What it counts, as Prometheus reads it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String, reqwest::Error> {
+        let url = format!("http://{}/metrics", self.start.metrics);
+        let answer = http()?.get(url).send().await?;
+        answer.error_for_status()?.text().await
+    }
+
     async fn ready(&mut self) -> Result<(), Error> {
         let url = format!("http://{}/readyz", self.start.metrics);
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(PROBE)
-            .build()
-            .map_err(std::io::Error::other)?;
+        let http = http().map_err(std::io::Error::other)?;
         let process = &mut self.process;
         let came_up = within(
             READY,
@@ -225,6 +231,11 @@ impl Start {
             .env("KUBECONFIG", &self.kubeconfig);
         Ok(Process::start(self.name, command, &self.folder)?)
     }
+}
+
+/// A client for probes.
+fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().timeout(PROBE).build()
 }
 
 /// A port of loopback that was free a moment ago.

@@ -9,7 +9,7 @@ use srchat_tests::runpod::{EndedBy, Entry, Fault, Kind};
 use super::stage::{BROKEN_IMAGE, STEP, Stage, tiny};
 
 /// No pod of a session was rented before the one before it had ended.
-fn one_after_the_other(pods: &[Entry]) {
+pub fn one_after_the_other(pods: &[Entry]) {
     for pair in pods.windows(2) {
         let ended = pair[0].terminated.unwrap();
         assert!(ended <= pair[1].rented, "two at once: {pods:?}");
@@ -168,6 +168,34 @@ pub async fn a_host_that_is_started_again_is_told_nothing_and_ended() {
     stage.until("restarted", Type::Ready, "Ended").await;
     assert_eq!(stage.pods("restarted").await.len(), 1);
     stage.end("restarted").await;
+}
+
+pub async fn a_container_that_crashes_again_and_again_is_given_up_and_replaced() {
+    let stage = Stage::together().await;
+    // RUNNING all the while, and billed; each start has an empty disk and another key.
+    let crashes = Fault::once(Kind::CrashLoop).seconds(20);
+    stage
+        .apply_with(
+            "crashing",
+            tiny(json!({"limits": {"attempts": 2}})),
+            &[crashes],
+        )
+        .await;
+    let said = stage.until_event("crashing", "InstanceLost").await;
+    assert!(said.contains("HostRestarted"), "{said}");
+    let second = eventually("a second pod", STEP, || async {
+        let pods = stage.pods("crashing").await;
+        pods.get(1).cloned().ok_or(format!("{pods:?}"))
+    })
+    .await;
+    stage.until("crashing", Type::Ready, "Serving").await;
+    let pods = stage.pods("crashing").await;
+    assert_eq!(pods.len(), 2);
+    assert!(pods[0].starts >= 2, "{pods:?}");
+    assert_eq!(pods[0].ended_by, Some(EndedBy::Delete));
+    assert_eq!((&pods[1].id, pods[1].starts), (&second.id, 1));
+    one_after_the_other(&pods);
+    stage.end("crashing").await;
 }
 
 /// As its owner may at the provider: the container is started again, with a new disk, under the same id.

@@ -298,12 +298,16 @@ impl<R: Deref<Target = Rig>> Stage<R> {
 
     /// Waits for an event about the session, and tells its note.
     pub async fn until_event(&self, name: &str, reason: &str) -> String {
-        let uid = self.uid(name).await;
+        self.until_event_of(&self.uid(name).await, reason).await
+    }
+
+    /// The same, about an object that may be no session of ours.
+    pub async fn until_event_of(&self, uid: &str, reason: &str) -> String {
         eventually(
-            &format!("{name} to have the event {reason}"),
+            &format!("{uid} to have the event {reason}"),
             STEP,
             || async {
-                let events = self.events(&uid).await;
+                let events = self.events(uid).await;
                 let found = events.iter().find(|(of, _)| of == reason);
                 found
                     .map(|(_, note)| note.clone())
