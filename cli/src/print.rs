@@ -1,6 +1,6 @@
 //! The only door to stdout and stderr. Data goes to stdout, everything else to stderr.
 
-use crate::chat::theme::printable;
+use crate::chat::theme::{printable, takes_utf8};
 use crate::failure::{Code, Failure};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -138,18 +138,6 @@ impl Printer {
     }
 }
 
-/// The locale's say, as POSIX has it: the first of these that is set. None set is a bare container, whose terminal
-/// takes UTF-8 as a rule.
-fn takes_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .into_iter()
-        .find_map(|name| variable(name).filter(|value| !value.is_empty()));
-    set.is_none_or(|locale| {
-        let locale = locale.to_ascii_lowercase();
-        locale.contains("utf-8") || locale.contains("utf8")
-    })
-}
-
 /// The signs that we use ourselves, in ASCII. Names and answers keep their letters.
 fn in_ascii(text: &str) -> String {
     let mut spelled = String::with_capacity(text.len());
@@ -207,20 +195,6 @@ mod tests {
         assert_eq!(fit("模型 a", 3), "模");
         assert_eq!(fit("short", 80), "short");
         assert_eq!(fit("any", 0), "");
-    }
-
-    #[test]
-    fn the_first_locale_that_is_set_says_whether_there_is_utf8() {
-        let of = |pairs: &'static [(&str, &str)]| {
-            takes_utf8(move |name| {
-                let found = pairs.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| (*value).to_owned())
-            })
-        };
-        assert!(of(&[]));
-        assert!(of(&[("LANG", "de_DE.utf8")]));
-        assert!(!of(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
-        assert!(of(&[("LC_ALL", ""), ("LANG", "en_US.UTF-8")]));
     }
 
     #[test]

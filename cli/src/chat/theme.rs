@@ -1,6 +1,5 @@
 //! What the terminal can show: styles, colours, characters beyond ASCII, columns.
 
-use std::ffi::OsString;
 use unicode_width::UnicodeWidthChar as _;
 
 /// Longer lines are hard to read, however wide the terminal is.
@@ -25,10 +24,9 @@ impl Theme {
     /// Looks at the terminal and the environment.
     pub fn of_terminal() -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
         Self {
             styled: set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb"),
-            unicode: is_unicode(locale),
+            unicode: takes_utf8(|name| std::env::var(name).ok()),
             width: (columns() - 1).clamp(NARROWEST, WIDEST),
         }
     }
@@ -106,10 +104,14 @@ pub fn printable(c: char) -> bool {
     }
 }
 
-/// A locale that is not set says nothing, and terminals have long spoken UTF-8; one that names another charset is believed.
-fn is_unicode(locale: Option<OsString>) -> bool {
-    locale.is_none_or(|locale| {
-        let locale = locale.to_string_lossy().to_ascii_lowercase();
+/// The locale's say, as POSIX has it: the first of these that is set. None set is a bare container, whose terminal
+/// takes UTF-8 as a rule.
+pub fn takes_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| variable(name).filter(|value| !value.is_empty()));
+    set.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")
     })
 }
@@ -138,10 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_locale_that_says_otherwise_is_not_utf_8() {
-        let locale = |text: &str| is_unicode(Some(text.into()));
-        assert!(is_unicode(None) && locale("en_US.UTF-8") && locale("C.utf8"));
-        assert!(!locale("C") && !locale("POSIX") && !locale("de_DE.ISO-8859-1"));
+    fn the_first_locale_that_is_set_says_whether_there_is_utf8() {
+        let of = |pairs: &'static [(&str, &str)]| {
+            takes_utf8(move |name| {
+                let found = pairs.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert!(of(&[]) && of(&[("LANG", "de_DE.utf8")]));
+        assert!(!of(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
+        assert!(!of(&[("LC_CTYPE", "POSIX")]) && !of(&[("LANG", "de_DE.ISO-8859-1")]));
+        assert!(of(&[("LC_ALL", ""), ("LANG", "en_US.UTF-8")]));
     }
 
     #[test]
