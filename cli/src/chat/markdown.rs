@@ -1,11 +1,13 @@
 //! Markdown for a terminal, rendered while it streams: what was printed is never printed again, so nothing
 //! flickers and the scrollback stays whole. Only what is undecided is held back: a word, a marker, a line of code, a table.
 
+mod code;
 mod inline;
 mod table;
 mod wrap;
 
 use super::theme::{Theme, printable, width};
+use code::Code;
 use inline::Inline;
 use table::Table;
 use wrap::Wrap;
@@ -34,6 +36,7 @@ pub struct Markdown {
     place: Place,
     /// The code block that we are in.
     fence: Option<Fence>,
+    code: Code,
     /// Quote marks before the present line.
     quotes: usize,
     /// Empty lines that were seen since the last text.
@@ -87,6 +90,7 @@ impl Markdown {
             held: String::new(),
             place: Place::LineStart,
             fence: None,
+            code: Code::Plain,
             quotes: 0,
             blank: 0,
             fresh: true,
@@ -145,6 +149,7 @@ impl Markdown {
                 self.held.push(c);
                 if self.fence.is_some() && self.held.len() > LONGEST_LINE {
                     let part = std::mem::take(&mut self.held);
+                    self.code = Code::Plain;
                     out.push_str(&self.theme.show(&part));
                 }
             }
@@ -265,7 +270,7 @@ impl Markdown {
 
     fn whole_line(&mut self, line: &str, out: &mut String) {
         let theme = self.theme;
-        let (dim, cyan, reset) = (theme.style(DIM), theme.style(CYAN), theme.style(RESET));
+        let (dim, reset) = (theme.style(DIM), theme.style(RESET));
         if let Some(fence) = &self.fence {
             let bare = line.trim_start_matches(' ');
             let text = &line[fence.indent.min(line.len() - bare.len())..];
@@ -273,13 +278,7 @@ impl Markdown {
                 self.fence = None;
                 out.push_str(&format!("{dim}{}{reset}\n", theme.show(text)));
             } else {
-                let shown = theme.show(text);
-                let line = if shown.is_empty() {
-                    shown
-                } else {
-                    format!("{cyan}{shown}{reset}")
-                };
-                out.push_str(&line);
+                out.push_str(&self.code.line(text, theme));
                 out.push('\n');
             }
             return;
@@ -297,6 +296,7 @@ impl Markdown {
         match fence(line) {
             Some(fence) => {
                 self.fence = Some(fence);
+                self.code = Code::begin(text, theme);
                 out.push_str(&format!("{dim}{}{reset}\n", theme.show(text)));
             }
             None => {
