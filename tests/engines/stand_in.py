@@ -189,10 +189,14 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(self.server.engine.pause)
                 part = {"delta": {"content": word}} if chat else {"text": word}
                 chunk([{"index": 0, **part, "finish_reason": None}])
-            chunk([{"index": 0, **({"delta": {}} if chat else {"text": ""}), "finish_reason": reason}])
-            if with_usage:
-                chunk([], usage=usage)
-            event("[DONE]")
+            last = [{"index": 0, **({"delta": {}} if chat else {"text": ""}), "finish_reason": reason}]
+            if self.server.engine.ends_with_usage_alone:
+                chunk(last, usage=usage)
+            else:
+                chunk(last)
+                if with_usage:
+                    chunk([], usage=usage)
+                event("[DONE]")
             self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             # The client left; the real programs stop generating here.
@@ -208,6 +212,7 @@ class Engine:
     card = {}
     version_route = False
     wrong_model = 404
+    ends_with_usage_alone = False
 
     def serve(self, host, port):
         """Answers until SIGTERM or SIGINT. Like the real ones, it listens only when the weights are loaded."""

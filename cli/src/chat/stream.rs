@@ -107,7 +107,9 @@ fn event(line: &[u8]) -> Result<Event, Failure> {
     }
     let chunk: Value = serde_json::from_slice(data)
         .map_err(|_| Failure::new(Code::Model, "the engine sent an event that is not JSON"))?;
-    if let Some(message) = chunk["error"]["message"].as_str() {
+    // An object in OpenAI's shape; transformers says it in a bare string.
+    let error = &chunk["error"];
+    if let Some(message) = error["message"].as_str().or(error.as_str()) {
         return Err(Failure::new(Code::Model, message));
     }
     Ok(Event::Pieces(pieces(&chunk)))
@@ -172,6 +174,8 @@ mod tests {
     fn an_error_in_the_stream_is_an_error() {
         let line = br#"data: {"error":{"message":"engine died"}}"#;
         assert_eq!(event(line).unwrap_err().message, "engine died");
+        let bare = br#"data: {"error": "engine died"}"#;
+        assert_eq!(event(bare).unwrap_err().message, "engine died");
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! A look at the engine's answer on its way through: finds the usage, and gives reasoning under both of its names. Nothing is held
-//! back but an unfinished line.
+//! A look at the engine's answer on its way through: finds the usage, gives reasoning under both of its names, and ends a stream as
+//! OpenAI's do. Nothing is held back but an unfinished line.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
@@ -9,6 +9,9 @@ use serde::Deserialize;
 const LINE_BYTES: usize = 1 << 20;
 /// The two names of the same: vLLM's, and that of DeepSeek's API, llama.cpp and transformers.
 const NAMES: [&str; 2] = ["reasoning", "reasoning_content"];
+
+/// The end of a stream. `transformers serve` (5.23) never says it: clients that wait for it take its answers for broken off.
+const DONE: &[u8] = b"data: [DONE]";
 
 /// Tokens, as the engine counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -29,6 +32,10 @@ pub struct Scan {
     pub usage: Option<Usage>,
     /// How many events have passed.
     pub events: u64,
+    /// The model has said why it stopped.
+    stopped: bool,
+    /// The engine has said that the stream is over.
+    done: bool,
 }
 
 impl Scan {
@@ -43,12 +50,19 @@ impl Scan {
         if let Some(usage) = usage(&lines) {
             self.usage = Some(usage);
         }
+        self.stopped |= has_stopped(&lines);
+        self.done |= memmem::find(&lines, DONE).is_some();
         both_names(&lines).map_or(lines, Bytes::from)
     }
 
-    /// What was held back when the stream ended.
+    /// What was held back when the stream ended, and the end of an answer that is whole where the engine does not say it.
     pub fn finish(&mut self) -> Bytes {
-        self.unfinished.split().freeze()
+        let mut rest = self.unfinished.split();
+        if self.stopped && !self.done && rest.is_empty() {
+            rest.extend_from_slice(DONE);
+            rest.extend_from_slice(b"\n\n");
+        }
+        rest.freeze()
     }
 
     fn whole_lines(&mut self, mut piece: Bytes) -> Bytes {
@@ -67,6 +81,16 @@ impl Scan {
         self.unfinished.extend_from_slice(&piece[end..]);
         whole
     }
+}
+
+/// Whether a model says in this why it stopped. Its text cannot look like it.
+fn has_stopped(lines: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"finish_reason\":";
+    memmem::find_iter(lines, KEY).any(|at| {
+        lines[at + KEY.len()..]
+            .trim_ascii_start()
+            .starts_with(b"\"")
+    })
 }
 
 /// The last usage in some JSON, found without parsing what lies around it. Text of the model cannot look like it: its quotes are
@@ -181,6 +205,24 @@ mod tests {
         assert!(scan.feed(piece.clone()).is_empty());
         let passed = scan.feed(piece);
         assert!(passed.len() >= LINE_BYTES, "{}", passed.len());
+    }
+
+    #[test]
+    fn a_whole_answer_ends_as_openais_do_and_a_broken_one_does_not() {
+        let end = |stream: &'static str| {
+            let mut scan = Scan::default();
+            scan.feed(Bytes::from_static(stream.as_bytes()));
+            scan.finish()
+        };
+        let whole = "data: {\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3}}\n\n";
+        assert_eq!(&*end(whole), b"data: [DONE]\n\n");
+        let broken =
+            "data: {\"choices\":[{\"finish_reason\":null}]}\n\ndata: {\"error\":\"no memory\"}\n\n";
+        assert!(end(broken).is_empty());
+        let said = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+        assert!(end(said).is_empty());
+        let cut = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: {";
+        assert_eq!(&*end(cut), b"data: {");
     }
 
     #[test]

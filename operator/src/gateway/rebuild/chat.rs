@@ -283,7 +283,7 @@ fn settle_transformers(request: &mut Request<'_>) -> Result<(), Refusal> {
             unsupported("tool_choice", Some(choice))?;
         }
     }
-    // Usage at a stream's end is asked for by many clients by default; a stream without it is still the right answer.
+    // Many clients ask for usage at a stream's end by default: it ignores that they do, and always says it with the last piece.
     request.stream_options = None;
     Ok(())
 }
