@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use srchat_operator::route::{Abilities, Engine, Medium, RouteHost};
+use srchat_operator::route::{Abilities, Engine, Medium, Route, RouteHost, Stage, TokenHash};
 use srchat_operator::ssh::{HostKey, KeyPair};
 
 use crate::hosts::{Error, HostSpec, Hosts, Image, Machine};
@@ -85,6 +85,31 @@ impl Deployed {
             root,
             route,
         })
+    }
+}
+
+/// What a gateway is told of a session `namespace/name` that serves, on this host where there is one.
+pub fn route(
+    uid: &str,
+    (namespace, name): (&str, &str),
+    token: &str,
+    host: Option<&Deployed>,
+) -> Route {
+    Route {
+        uid: uid.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        token: TokenHash::of(token),
+        stage: Stage::Serving,
+        percent: None,
+        message: String::new(),
+        hourly: "0.79".parse().ok(),
+        spend: "0.05".parse().ok(),
+        spend_as_of: Some(jiff::Timestamp::now()),
+        expiry: None,
+        idle_seconds: Some(1800),
+        ready: Some(jiff::Timestamp::now()),
+        host: host.map(|host| host.route.clone()),
     }
 }
 

@@ -23,3 +23,4 @@ pub mod skipped;
 pub mod stand_ins;
 pub mod terminal;
 pub mod tools;
+pub mod wire;

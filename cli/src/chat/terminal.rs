@@ -117,3 +117,58 @@ impl Drop for Quiet {
         editing(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Read as _;
+    use std::process::Stdio;
+
+    /// Set for the child, which is this very test again.
+    const INSIDE: &str = "SRCHAT_TEST_PANICS_IN_A_TERMINAL";
+    const NAME: &str =
+        "chat::terminal::tests::a_panic_leaves_the_terminal_as_it_was_and_then_speaks";
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was_and_then_speaks() {
+        if std::env::var_os(INSIDE).is_some() {
+            let _sane = Sane::keep();
+            hush();
+            let _quiet = Quiet::begin().unwrap();
+            // A thread of the runtime: nothing unwinds that could put the terminal back.
+            let _ = std::thread::spawn(|| panic!("something is wrong")).join();
+            std::process::exit(0);
+        }
+        let (mut pty, pts) = pty_process::blocking::open().unwrap();
+        let before = tcgetattr(&pty).unwrap();
+        let mut child = pty_process::blocking::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(INSIDE, "1")
+            .stderr(Stdio::piped())
+            .spawn_borrowed(&pts)
+            .unwrap();
+        let mut complaint = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut complaint)
+            .unwrap();
+        assert!(child.wait().unwrap().success(), "{complaint}");
+        assert!(complaint.contains("something is wrong"), "{complaint}");
+        let after = tcgetattr(&pty).unwrap();
+        assert_eq!(
+            (after.local_modes, after.input_modes),
+            (before.local_modes, before.input_modes)
+        );
+        let mut written = vec![0; 4096];
+        let read = pty.read(&mut written).unwrap();
+        let written = String::from_utf8_lossy(&written[..read]).into_owned();
+        let (began, ended) = (written.find("\x1b[?2004h"), written.rfind("\x1b[?2004l"));
+        assert!(
+            began.is_some() && began < ended && written.contains("\x1b[?25h"),
+            "{written:?}"
+        );
+    }
+}

@@ -11,8 +11,8 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use srchat_operator::gateway::Gateway;
 use srchat_operator::metrics;
-use srchat_operator::route::{Route, Stage, TokenHash};
-use srchat_tests::deployed::Deployed;
+use srchat_operator::route::{Route, Stage};
+use srchat_tests::deployed::{self, Deployed};
 use srchat_tests::scripted_engine::{Script, ScriptedEngine};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -143,22 +143,7 @@ pub fn client_of(leaf: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Client {
 }
 
 pub fn route(uid: &str, token: &str) -> Route {
-    Route {
-        uid: uid.to_owned(),
-        namespace: "team-a".to_owned(),
-        name: "vision".to_owned(),
-        token: Some(TokenHash::of(token).unwrap()),
-        stage: Stage::Serving,
-        percent: None,
-        message: String::new(),
-        hourly: Some("0.79".parse().unwrap()),
-        spend: Some("0.05".parse().unwrap()),
-        spend_as_of: Some(jiff::Timestamp::now()),
-        expiry: None,
-        idle_seconds: Some(1800),
-        ready: Some(jiff::Timestamp::now()),
-        host: None,
-    }
+    deployed::route(uid, ("team-a", "vision"), token, None)
 }
 
 pub fn question(stream: bool) -> Value {

@@ -1,8 +1,5 @@
 //! Without a terminal: plain text and nothing else, and exit codes that programs can tell apart.
 
-use std::io::Write as _;
-use std::process::Stdio;
-
 use srchat_tests::scripted_engine::{Fault, Script};
 
 use crate::world::{World, says};
@@ -15,22 +12,12 @@ async fn a_chat_through_pipes_is_the_answers_and_nothing_else() {
         ..says("# An **apple** \u{2014} one\n")
     })
     .await;
-    let mut command = world.srchat(&["attach", &world.name, "--no-history"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || {
-        let mut child = command.spawn().unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"First?\n\nSecond?\n")
-            .unwrap();
-        child.wait_with_output().unwrap()
-    });
-    let output = output.await.unwrap();
+    let output = world
+        .told(
+            &["attach", &world.name, "--no-history"],
+            "First?\n\nSecond?\n",
+        )
+        .await;
     assert!(output.status.success());
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
@@ -58,22 +45,7 @@ async fn one_question_takes_files_pictures_a_schema_and_standard_input() {
         "--max-tokens",
         "9",
     ];
-    let mut command = world.srchat(&arguments);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || {
-        let mut child = command.spawn().unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"What is it?")
-            .unwrap();
-        child.wait_with_output().unwrap()
-    });
-    let output = output.await.unwrap();
+    let output = world.told(&arguments, "What is it?").await;
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         "Fine.\n",

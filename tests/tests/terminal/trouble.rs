@@ -51,6 +51,63 @@ async fn a_gateway_that_is_away_is_waited_for_and_the_draft_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_dies_in_the_middle_of_an_answer_costs_neither_its_beginning_nor_the_draft()
+{
+    let mut world = World::new(Script {
+        pace: Pace::Stepped,
+        ..says("A long answer that goes on.")
+    })
+    .await;
+    let wire = world.behind_a_wire().await;
+    let terminal = world.attach(&["--no-history"]).await;
+    terminal.press("What?\r");
+    world.engine.step(2);
+    terminal.shows("> What?\nA long").await;
+    terminal.press("a draft");
+    terminal.shows("> a draft").await;
+    wire.cut();
+    world.stop_gateway().await;
+    terminal.shows("\nhint: /regen asks again").await;
+    terminal.shows("\n> a draft").await;
+    let screen = terminal.screen();
+    assert!(screen.contains("> What?\nA long ans\nerror: "), "{screen}");
+
+    world.start_gateway().await;
+    wire.mend();
+    world.engine.follow(says("A whole answer."));
+    terminal.press("\r");
+    terminal.shows("> a draft\nA whole answer.\n>").await;
+    let heard = world.heard();
+    let said: Vec<&str> = (0..3)
+        .filter_map(|at| heard[at]["content"].as_str())
+        .collect();
+    assert_eq!(said, ["What?", "A long ans", "a draft"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_is_cut_goes_on_where_it_was() {
+    let world = World::saying("Yes.").await;
+    let wire = world.behind_a_wire().await;
+    // No part of it is like another, so that a mistake in the place would show.
+    let content: Vec<u8> = (0..6_u32 << 20).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(world.home.path().join("big"), &content).unwrap();
+    wire.cut_after(16 << 20);
+    let to = format!("{}:there", world.name);
+    let output = world.runs(&["cp", "big", &to]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(
+        std::fs::read(world.host.files.join("there")).unwrap(),
+        content
+    );
+    let again = wire.sent().saturating_sub(content.len() as u64);
+    assert!(
+        again < 12 << 20,
+        "{again} bytes were sent twice of the 16 MiB that had come: {said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_could_not_be_sent_is_back_at_the_prompt() {
     let world = World::saying("Yes.").await;
     let terminal = world.attach(&["--no-history"]).await;

@@ -2,8 +2,10 @@
 //! with a real sshd, an engine that follows a script. What makes sessions, the controller, is not needed here.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,14 +18,15 @@ use serde_json::{Value, json};
 use srchat_crds::ChatSession;
 use srchat_operator::gateway::Gateway;
 use srchat_operator::metrics;
-use srchat_operator::route::{Route, Stage, TokenHash};
+use srchat_operator::route::Route;
 use srchat_tests::control_plane::ControlPlane;
-use srchat_tests::deployed::Deployed;
+use srchat_tests::deployed::{self, Deployed};
 use srchat_tests::eventually::eventually;
 use srchat_tests::operator_binaries::OperatorBinaries;
 use srchat_tests::scripted_engine::{Script, ScriptedEngine};
 use srchat_tests::terminal::Terminal;
 use srchat_tests::tools;
+use srchat_tests::wire::Wire;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -111,27 +114,24 @@ impl World {
     }
 
     pub fn route(&self) -> Route {
-        Route {
-            uid: self.name.clone(),
-            namespace: "default".to_owned(),
-            name: self.name.clone(),
-            token: TokenHash::of(TOKEN),
-            stage: Stage::Serving,
-            percent: None,
-            message: String::new(),
-            hourly: Some("0.79".parse().unwrap()),
-            spend: Some("0.05".parse().unwrap()),
-            spend_as_of: Some(jiff::Timestamp::now()),
-            expiry: None,
-            idle_seconds: Some(1800),
-            ready: Some(jiff::Timestamp::now()),
-            host: Some(self.host.route.clone()),
-        }
+        deployed::route(&self.name, ("default", &self.name), TOKEN, Some(&self.host))
     }
 
     /// The Secret beside the session, with this token.
     pub async fn publish(&self, token: &str) {
-        let url = format!("https://localhost:{}/default/{}/v1", self.port, self.name);
+        self.publish_at(token, self.port).await;
+    }
+
+    /// From now on clients come through a wire that can be cut.
+    pub async fn behind_a_wire(&self) -> Wire {
+        let gateway = (Ipv4Addr::LOCALHOST, self.port).into();
+        let wire = Wire::to(gateway).await.unwrap();
+        self.publish_at(TOKEN, wire.port()).await;
+        wire
+    }
+
+    async fn publish_at(&self, token: &str, port: u16) {
+        let url = format!("https://localhost:{port}/default/{}/v1", self.name);
         let data = [
             ("OPENAI_BASE_URL", url),
             ("OPENAI_API_KEY", token.to_owned()),
@@ -230,9 +230,21 @@ impl World {
 
     /// Runs `srchat` without a terminal.
     pub async fn runs(&self, arguments: &[&str]) -> Output {
+        self.told(arguments, "").await
+    }
+
+    /// The same with a text on its stdin.
+    pub async fn told(&self, arguments: &[&str], text: &'static str) -> Output {
         let mut command = self.srchat(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         tokio::task::spawn_blocking(move || {
-            command.stdin(std::process::Stdio::null()).output().unwrap()
+            let mut child = command.spawn().unwrap();
+            // Whoever does not read it may be gone.
+            let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+            child.wait_with_output().unwrap()
         })
         .await
         .unwrap()
