@@ -211,6 +211,14 @@ impl Rig {
         self.place.path()
     }
 
+    /// From now on the Hub has a model of this name, which the engines' stand-ins serve.
+    ///
+    /// # Errors
+    /// When its files cannot be written.
+    pub fn stand_in(&self, id: &str) -> io::Result<()> {
+        stand_ins::named(&stand_ins_of(self.place.path()), id)
+    }
+
     /// Ends everything, users first: the operator, the pods, the Hub, the cluster. When this returns, no process,
     /// mount or file of the rig is left.
     pub async fn stop(self) {
@@ -273,7 +281,7 @@ async fn world(options: &Options, folder: &Path) -> Result<World, Error> {
     let (hub, hub_url) = match &options.hub {
         Some(url) => (None, url.clone()),
         None => {
-            let stand_ins = folder.join("models");
+            let stand_ins = stand_ins_of(folder);
             stand_ins::write(&stand_ins)?;
             let hub = HubServer::of(vec![model.hub_folder.clone(), stand_ins]).await?;
             let url = hub.url().parse().map_err(io::Error::other)?;
@@ -312,6 +320,11 @@ async fn world(options: &Options, folder: &Path) -> Result<World, Error> {
         host_user: hosts.isolation().host_user(),
     };
     Ok((model, hub, simulator, surroundings, provider_key))
+}
+
+/// Where the Hub has the stand-ins' models, in the rig's folder.
+fn stand_ins_of(folder: &Path) -> PathBuf {
+    folder.join("models")
 }
 
 /// What of a URL a simulated pod must be let out to.

@@ -58,6 +58,14 @@ pub fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes one that has the name of a model of the world's, for what stands in documents to be run as it stands.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn named(folder: &Path, id: &str) -> io::Result<()> {
+    one(&folder.join(id), json!({}), &json!({}))
+}
+
 fn one(folder: &Path, description: Value, misfortune: &Value) -> io::Result<()> {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,

@@ -11,6 +11,7 @@ mod surface {
     mod life;
     mod looking;
     mod person;
+    mod readme;
     mod stage;
 
     pub use stage::{on_runtime, strike};
@@ -28,6 +29,7 @@ mod surface {
     /// All of them; the long ones first, so that nobody waits for them in the end.
     pub fn all() -> Vec<libtest_mimic::Trial> {
         trials![
+            readme::every_command_works_as_it_stands,
             life::a_session_is_run_paused_resumed_and_ended_by_name,
             life::told_to_stop_run_ends_what_it_has_rented,
             life::a_plan_costs_nothing_and_leaves_nothing,
@@ -56,8 +58,10 @@ mod surface {
             files::a_full_disk_is_a_sentence_and_leaves_no_half_file,
             door::tools_on_this_machine_talk_to_the_session_without_its_token,
             door::pages_in_a_browser_and_other_users_are_kept_out,
+            readme::the_readmes_commands_are_found_wherever_they_stand,
             bad_input::without_a_cluster_there_is_a_sentence_and_a_hint,
             bad_input::without_the_resource_or_the_operator_that_is_what_is_said,
+            bad_input::of_several_sessions_one_has_to_be_named,
             bad_input::who_may_not_is_told_so,
             bad_input::a_reader_that_goes_away_is_no_error,
             bad_input::without_utf8_and_on_a_narrow_terminal_it_stays_readable,

@@ -75,6 +75,30 @@ pub async fn without_the_resource_or_the_operator_that_is_what_is_said() {
     srchat(&["status", "alone"]).fails(3, "there is no session", "srchat run MODEL");
 }
 
+pub async fn of_several_sessions_one_has_to_be_named() {
+    let stage = stage().await;
+    let namespace = stage.namespace("several");
+    let without_a_name = [&["attach"][..], &["status"], &["logs"], &["proxy"]];
+    for verb in without_a_name {
+        let ran = stage.srchat_in(&namespace, verb).ran();
+        ran.fails(3, "there is no session in namespace several", "srchat run");
+    }
+    for name in ["one", "two"] {
+        let session = serde_json::json!({
+            "apiVersion": "srchat.dev/v1alpha1", "kind": "ChatSession",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"model": stage.model, "replicas": 0},
+        });
+        stage.apply(&session.to_string());
+    }
+    for verb in without_a_name {
+        let ran = stage.srchat_in(&namespace, verb).ran();
+        ran.fails(2, "there are several sessions", "name one: one, two");
+    }
+    let both = ["-n", &namespace, "delete", "chat", "one", "two"];
+    stage.kubectl(&both).done();
+}
+
 pub async fn who_may_not_is_told_so() {
     let stage = serving().await;
     stage

@@ -77,7 +77,7 @@ pub async fn a_session_is_run_paused_resumed_and_ended_by_name() {
     let attached = told(&mut srchat(&["attach", "mine"]), "");
     attached.fails(
         4,
-        "session mine is not ready",
+        "session mine is not ready, for ",
         "`srchat resume mine` rents again",
     );
     assert!(

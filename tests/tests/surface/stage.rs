@@ -20,7 +20,9 @@ use tokio::sync::{OnceCell, RwLock};
 pub const STEP: Duration = Duration::from_secs(240);
 /// The session that serves, the only one of its namespace.
 pub const NAME: &str = "qwen";
-/// Its namespace.
+/// The model of the README and of `crds/examples/basic.yaml`, here with the weights of a stand-in.
+pub const WORLDS: &str = "Qwen/Qwen3-8B";
+/// The namespace of the session that serves.
 pub const NAMESPACE: &str = "surface";
 
 /// All trials and the rig live on it, so that the rig does not end with the trial that started it.
@@ -79,6 +81,7 @@ pub async fn stage() -> &'static Stage {
         ..Options::default()
     };
     let rig = Rig::start(options).await.unwrap();
+    rig.stand_in(WORLDS).unwrap();
     let simulator = rig.simulator.as_ref().unwrap();
     let stage = Stage {
         client: rig.cluster().client().await.unwrap(),
@@ -115,6 +118,11 @@ pub async fn serving() -> &'static Stage {
 }
 
 impl Stage {
+    /// Where kubectl is.
+    pub fn kubectl_program(&self) -> &PathBuf {
+        &self.kubectl
+    }
+
     /// Looks at the simulator.
     pub async fn simulator<T>(&self, look: impl FnOnce(&Simulator) -> T) -> T {
         let rig = self.rig.read().await;
