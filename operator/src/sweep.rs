@@ -174,15 +174,17 @@ async fn sweep(
         );
         return Ok(Sessions::Listed);
     }
+    for pod in orphans.iter().filter(|pod| !ledgers.contains_key(&pod.uid)) {
+        end(context, pod).await;
+    }
+    // One end that does not go on may hold up nobody else's, in this sweep or in any after it.
     for (uid, stored) in ledgers.iter().filter(|(uid, _)| !known.contains(*uid)) {
         if let LedgerSeen::Is(ledger) = &stored.seen
             && !young(ledger, None, Timestamp::now())
+            && let Err(blind) = settle(context, uid, ledger).await
         {
-            settle(context, uid, ledger).await?;
+            tracing::warn!(session = uid, error = %blind, "the end of a session that vanished is held up until the next sweep");
         }
-    }
-    for pod in orphans.iter().filter(|pod| !ledgers.contains_key(&pod.uid)) {
-        end(context, pod).await;
     }
     forget_routes(context, &routes, &known, &ledgers).await?;
     Ok(Sessions::Listed)
