@@ -30,12 +30,12 @@ impl Script {
     }
 }
 
-/// What is uploaded: name and text. All but `gate` begin with what they have in common.
+/// What is uploaded: name and text. All but `gate` begin with the same opening.
 pub(super) const FILES: [(&str, &str); 6] = [
     (
         "visit",
         concat!(
-            include_str!("common.sh"),
+            include_str!("opening.sh"),
             include_str!("processes.sh"),
             include_str!("visit.sh")
         ),
@@ -43,7 +43,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
     (
         "deploy",
         concat!(
-            include_str!("common.sh"),
+            include_str!("opening.sh"),
             include_str!("processes.sh"),
             include_str!("place.sh"),
             include_str!("deploy.sh")
@@ -52,7 +52,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
     (
         "job",
         concat!(
-            include_str!("common.sh"),
+            include_str!("opening.sh"),
             include_str!("processes.sh"),
             include_str!("place.sh"),
             include_str!("job.sh")
@@ -61,7 +61,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
     (
         "close",
         concat!(
-            include_str!("common.sh"),
+            include_str!("opening.sh"),
             include_str!("processes.sh"),
             include_str!("close.sh")
         ),
@@ -69,7 +69,7 @@ pub(super) const FILES: [(&str, &str); 6] = [
     (
         "clear",
         concat!(
-            include_str!("common.sh"),
+            include_str!("opening.sh"),
             include_str!("processes.sh"),
             include_str!("erase.sh"),
             include_str!("clear.sh")

@@ -11,6 +11,7 @@ mod books;
 mod draw;
 mod ending;
 mod limits;
+mod sentence;
 mod starting;
 
 #[cfg(test)]

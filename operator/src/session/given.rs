@@ -183,7 +183,6 @@ mod tests {
     use serde_json::json;
 
     use super::super::decide::world;
-    use super::super::ledger::{Change, Outcome};
     use super::*;
 
     fn given(spec: serde_json::Value) -> Given {
@@ -226,19 +225,7 @@ mod tests {
         );
         assert_eq!(nothing.abandon.as_deref(), Some("pod1"));
 
-        let mut ledger = world::ledger();
-        ledger.apply(Change::Replicas {
-            replicas: 1,
-            at: world::start(),
-        });
-        let attempt = world::attempt(1, world::start(), Outcome::Open { misses: Vec::new() });
-        ledger.apply(Change::Intend {
-            attempt: Box::new(attempt),
-            plan: None,
-        });
-        ledger.apply(Change::Rented {
-            pod: Box::new(world::record(1, 1, world::start())),
-        });
+        let ledger = world::rented();
         let deadline = ledger.pods[0].host_deadline;
         let remembered = given.parse(&LedgerSeen::Is(Box::new(ledger)));
         assert_eq!(remembered.replicas, 1);

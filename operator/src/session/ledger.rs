@@ -1,6 +1,7 @@
 //! What we did and may have done for one session: attempts, pods, pins, the run. Written before money is spent, by compare-and-swap
 //! only, and the sole memory that `decide` trusts. Status is a projection of it and never read back.
 
+mod apply;
 mod attempt;
 pub mod change;
 mod pod;

@@ -171,28 +171,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::session::decide::world;
-    use crate::session::ledger::{Change, Outcome};
-
-    fn ledger() -> Ledger {
-        let mut ledger = world::ledger();
-        ledger.apply(Change::Replicas {
-            replicas: 1,
-            at: world::start(),
-        });
-        let attempt = world::attempt(1, world::start(), Outcome::Open { misses: Vec::new() });
-        ledger.apply(Change::Intend {
-            attempt: Box::new(attempt),
-            plan: None,
-        });
-        ledger.apply(Change::Rented {
-            pod: Box::new(world::record(1, 1, world::start())),
-        });
-        ledger
-    }
 
     #[test]
     fn a_ledger_survives_its_secret() {
-        let ledger = ledger();
+        let ledger = world::rented();
         assert_eq!(
             parse(&secret(&ledger, None)),
             LedgerSeen::Is(Box::new(ledger))
@@ -201,7 +183,7 @@ mod tests {
 
     #[test]
     fn fields_of_a_newer_writer_are_ignored_and_those_of_an_older_one_filled_in() {
-        let ledger = ledger();
+        let ledger = world::rented();
         let mut json = serde_json::to_value(&ledger).unwrap();
         json["tomorrow"] = 1.into();
         json["pods"][0]["tomorrow"] = 1.into();
@@ -219,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_ledger_of_a_version_to_come_is_left_alone() {
-        let mut ledger = ledger();
+        let mut ledger = world::rented();
         ledger.version = VERSION + 1;
         assert_eq!(parse(&secret(&ledger, None)), LedgerSeen::Unreadable);
         let mut torn = secret(&ledger, None);
@@ -229,7 +211,7 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_printed() {
-        let ledger = ledger();
+        let ledger = world::rented();
         let json = String::from_utf8(
             secret(&ledger, None)
                 .data

@@ -11,7 +11,9 @@ use crate::host::BootId;
 use crate::plan::{Fallback, Memory, OfferKey, Plan};
 use crate::provider::{Cloud, Fingerprint, PodId, PodStatus};
 use crate::route::{Abilities, Engine};
-use crate::session::ledger::{Attempt, Keys, Ledger, Outcome, Owner, PodRecord, SEND_WINDOW};
+use crate::session::ledger::{
+    Attempt, Change, Keys, Ledger, Outcome, Owner, PodRecord, SEND_WINDOW,
+};
 use crate::session::observe::{Limits, Session};
 use crate::ssh::{HostKey, KeyPair};
 
@@ -139,6 +141,23 @@ pub(crate) fn ledger() -> Ledger {
         name: "chat".to_owned(),
     };
     Ledger::new(owner, "inst", keys(), start())
+}
+
+/// The same with a run that has rented one pod.
+pub(crate) fn rented() -> Ledger {
+    let mut ledger = ledger();
+    ledger.apply(Change::Replicas {
+        replicas: 1,
+        at: start(),
+    });
+    let attempt = attempt(1, start(), Outcome::Open { misses: Vec::new() });
+    let pod = Box::new(PodRecord::of(&attempt, pod_id(1)));
+    ledger.apply(Change::Intend {
+        attempt: Box::new(attempt),
+        plan: None,
+    });
+    ledger.apply(Change::Rented { pod });
+    ledger
 }
 
 pub(crate) fn attempt(number: u64, intent: Timestamp, outcome: Outcome) -> Attempt {
