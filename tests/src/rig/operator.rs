@@ -120,6 +120,11 @@ impl Part {
         self.process.kill();
     }
 
+    /// Starts this program instead from now on: another build of the same one.
+    pub fn build(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// Starts it again with the same flags, and waits until it is ready.
     ///
     /// # Errors
