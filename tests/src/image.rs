@@ -29,6 +29,8 @@ const PEM_LINE: usize = 64;
 pub struct Contents {
     /// The program.
     pub program: Vec<u8>,
+    /// What it needs besides, by its path in the image: nothing for a static one, libraries for one that is only tried.
+    pub libraries: Vec<(String, Vec<u8>)>,
     /// Its processor, as OCI spells it: `amd64`, `arm64`.
     pub architecture: String,
     /// Name and tag, as the archive's reader shall know it: `docker.io/srchat/srchat-operator:0.1.0`.
@@ -47,7 +49,7 @@ pub struct Contents {
 /// When a name is too long for a tar, or the time is none.
 pub fn image(contents: &Contents) -> io::Result<Image> {
     layout::write(&Layout {
-        files: layer(&contents.program)?,
+        files: layer(&contents.program, &contents.libraries)?,
         packing: contents.packing,
         architecture: &contents.architecture,
         reference: &contents.reference,
@@ -73,7 +75,7 @@ fn labels(version: &str) -> Value {
 }
 
 /// The file system: the program, the authorities, a user of that number.
-fn layer(program: &[u8]) -> io::Result<Vec<u8>> {
+fn layer(program: &[u8], libraries: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
     for name in [
         "etc",
@@ -101,6 +103,9 @@ fn layer(program: &[u8]) -> io::Result<Vec<u8>> {
     file(&mut layer, "etc/passwd", 0o644, passwd.as_bytes())?;
     file(&mut layer, ROOTS, 0o644, roots().as_bytes())?;
     file(&mut layer, PROGRAM, 0o755, program)?;
+    for (path, bytes) in libraries {
+        file(&mut layer, path.trim_start_matches('/'), 0o755, bytes)?;
+    }
     layer.into_inner()
 }
 

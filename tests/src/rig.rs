@@ -141,15 +141,18 @@ impl Rig {
             .logs
             .clone()
             .unwrap_or_else(|| place.path().to_owned());
-        let (
-            binaries,
-            (control_plane, cluster),
-            (model, hub, simulator, surroundings, provider_key),
-        ) = tokio::try_join!(
+        let (binaries, (control_plane, cluster), world) = tokio::try_join!(
             async { Ok(OperatorBinaries::build().await?) },
             cluster_of(&options, place.path()),
             world(&options, place.path()),
         )?;
+        let World {
+            model,
+            hub,
+            simulator,
+            surroundings,
+            provider_key,
+        } = world;
         let applied = cluster.clone();
         blocking(move || manifests::apply(&applied)).await??;
         cluster
@@ -265,16 +268,26 @@ async fn cluster_of(
     }
 }
 
-type World = (
-    SmallModel,
-    Option<HubServer>,
-    Option<Simulator>,
-    Surroundings,
-    String,
-);
+/// What an operator meets outside of its cluster. Dropping it ends it.
+#[derive(Debug)]
+pub struct World {
+    /// The small model.
+    pub model: SmallModel,
+    /// The embedded Hub.
+    pub hub: Option<HubServer>,
+    /// The embedded simulator.
+    pub simulator: Option<Simulator>,
+    /// What an operator is told about it.
+    pub surroundings: Surroundings,
+    /// The provider's key that it is given.
+    pub provider_key: String,
+}
 
 /// The world outside of the cluster: the Hub, with the small model and the stand-ins', and the provider.
-async fn world(options: &Options, folder: &Path) -> Result<World, Error> {
+///
+/// # Errors
+/// The first part that cannot be had, with its cause.
+pub async fn world(options: &Options, folder: &Path) -> Result<World, Error> {
     let (hosts, model) = tokio::try_join!(async { Ok::<_, Error>(Hosts::real().await?) }, async {
         Ok::<_, Error>(blocking(model::small_model).await??)
     },)?;
@@ -319,7 +332,13 @@ async fn world(options: &Options, folder: &Path) -> Result<World, Error> {
         hub_url: hub_url.to_string(),
         host_user: hosts.isolation().host_user(),
     };
-    Ok((model, hub, simulator, surroundings, provider_key))
+    Ok(World {
+        model,
+        hub,
+        simulator,
+        surroundings,
+        provider_key,
+    })
 }
 
 /// Where the Hub has the stand-ins' models, in the rig's folder.

@@ -13,6 +13,7 @@ use srchat_tests::image::{Contents, Image, image, is_static};
 fn contents() -> Contents {
     Contents {
         program: b"the program".to_vec(),
+        libraries: Vec::new(),
         architecture: "amd64".to_owned(),
         reference: "docker.io/srchat/srchat-operator:0.1.0".to_owned(),
         version: "0.1.0".to_owned(),

@@ -3,6 +3,7 @@
 
 mod node {
     mod basics;
+    mod release;
     mod stage;
 
     pub use stage::{on_runtime, prepare, strike};
@@ -19,7 +20,10 @@ mod node {
 
     /// All of them.
     pub fn all() -> Vec<libtest_mimic::Trial> {
-        trials![basics::a_pod_finds_another_by_the_name_of_its_service,]
+        trials![
+            release::it_is_installed_used_and_taken_away_and_nothing_is_left,
+            basics::a_pod_finds_another_by_the_name_of_its_service,
+        ]
     }
 }
 

@@ -41,6 +41,7 @@ fn write(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let (path, bytes) = program(repository)?;
     let image = image(&Contents {
         program: bytes,
+        libraries: Vec::new(),
         architecture: architecture().to_owned(),
         reference: args.reference.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -128,7 +128,6 @@ impl Agents {
             "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%", "nodefs.inodesFree": "0%",
                 "imagefs.inodesFree": "0%", "memory.available": "0%"},
             "imageGCHighThresholdPercent": 100,
-            "localStorageCapacityIsolation": false,
             // Soon, so that nobody waits for a look.
             "syncFrequency": "10s",
             "nodeStatusUpdateFrequency": "5s",

@@ -71,6 +71,7 @@ pub fn possible() -> Result<(), String> {
 /// When it cannot be run, or something of it is left.
 pub fn again() -> io::Result<ExitCode> {
     let place = Place::new()?;
+    place.make_groups()?;
     let mut command = place.command(&std::env::current_exe()?);
     let status = command.args(std::env::args_os().skip(1)).status()?;
     place.nothing_is_left()?;

@@ -11,6 +11,9 @@ mkdir "$folder/lib" "$folder/log" "$folder/sysctl"
 mount -t tmpfs -o mode=755 tmpfs /run
 mount --bind "$folder/lib" /var/lib
 mount --bind "$folder/log" /var/log
+# Whoever asks for a name outside of a pod is refused at once, since nobody answers on loopback.
+: >"$folder/resolv.conf"
+mount --bind "$folder/resolv.conf" /etc/resolv.conf
 # The kubelet would set these for the whole machine, which is not its own. It finds them set.
 for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
 	kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do

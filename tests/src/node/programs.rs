@@ -9,8 +9,8 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::cache;
-use crate::image::Image;
 use crate::image::layout::{self, Layout, Packing};
+use crate::image::{Contents, Image};
 use crate::tools;
 
 /// The name of the image whose container holds a pod's namespaces.
@@ -38,6 +38,34 @@ pub(super) fn sandbox() -> Result<Image, tools::Error> {
         "/sandbox",
     )
     .map_err(|error| said("sandbox", error))
+}
+
+/// The operator's image as `cargo image` writes it, of the program that all other tests run: not a static one, which would take
+/// minutes to compile, but with the libraries that it is linked to, and without what only a debugger reads.
+///
+/// # Errors
+/// When one of its files cannot be read.
+pub fn operator(reference: &str, program: &Path) -> Result<Image, tools::Error> {
+    let failed = |error| said(&program.display().to_string(), error);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let stripped = folder.path().join("srchat-operator");
+    let mut strip = Command::new("strip");
+    strip.arg("-o").arg(&stripped).arg(program);
+    tools::run(&mut strip)?;
+    let mut files = Vec::new();
+    for path in libraries(program)? {
+        files.push((path.display().to_string(), fs::read(&path).map_err(failed)?));
+    }
+    crate::image::image(&Contents {
+        program: fs::read(&stripped).map_err(failed)?,
+        libraries: files,
+        architecture: layout::architecture().to_owned(),
+        reference: reference.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: 0,
+        packing: Packing::None,
+    })
+    .map_err(failed)
 }
 
 /// An image of a program of this machine, with the libraries that it is linked to, at the places where they are here.

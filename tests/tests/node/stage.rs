@@ -1,17 +1,24 @@
 //! The node with its control plane, and what is done on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use srchat_crds::ChatSession;
+use srchat_crds::conditions::Type;
 use srchat_tests::cluster::Cluster;
 use srchat_tests::control_plane::ControlPlane;
 use srchat_tests::eventually::eventually;
 use srchat_tests::explain::causes;
+use srchat_tests::model;
 use srchat_tests::node::{Node, confined, programs};
+use srchat_tests::operator_binaries::OperatorBinaries;
+use srchat_tests::process::{Workplace, without_the_callers_settings};
+use srchat_tests::rig::{self, Options, World};
 use srchat_tests::tools::{self, ControlPlanePrograms, NodePrograms};
 use tokio::runtime::Runtime;
 use tokio::sync::RwLock;
@@ -20,6 +27,13 @@ use tokio::sync::RwLock;
 pub const STEP: Duration = Duration::from_secs(240);
 /// The image of the machine's own curl.
 const CURL: &str = "rig.srchat.dev/curl:1";
+/// As the chart names it by default.
+const OPERATOR: &str = concat!(
+    "docker.io/srchat/srchat-operator:",
+    env!("CARGO_PKG_VERSION")
+);
+/// The namespace of the release.
+pub const SYSTEM: &str = rig::SYSTEM;
 
 /// All trials and the node live on it, so that the node does not end with the trial that started it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -39,6 +53,9 @@ pub fn on_runtime(trial: impl Future<Output = ()>) -> Result<(), libtest_mimic::
 pub fn prepare() {
     ControlPlanePrograms::find().unwrap();
     NodePrograms::find().unwrap();
+    tools::helm().unwrap();
+    model::small_model().unwrap();
+    RUNTIME.block_on(async { OperatorBinaries::build().await.unwrap() });
 }
 
 /// Ends the node and its control plane.
@@ -46,22 +63,29 @@ pub fn strike() {
     RUNTIME.block_on(async {
         if let Some(stage) = STAGE.write().await.take() {
             let Some(Parts {
+                world,
                 node,
                 control_plane,
+                place,
             }) = stage.parts.write().await.take()
             else {
                 return;
             };
+            if let Some(simulator) = world.simulator {
+                simulator.stop().await;
+            }
             drop(node);
-            drop(control_plane);
+            drop((control_plane, place));
         }
     });
 }
 
 /// What ends.
 struct Parts {
+    world: World,
     node: Node,
     control_plane: ControlPlane,
+    place: Workplace,
 }
 
 /// The node, and what a trial needs of it.
@@ -71,6 +95,9 @@ pub struct Stage {
     pub cluster: Cluster,
     /// An administrator's client.
     pub client: Client,
+    srchat: PathBuf,
+    helm: PathBuf,
+    home: PathBuf,
 }
 
 /// The one of all trials.
@@ -78,8 +105,8 @@ pub async fn stage() -> &'static Stage {
     if let Some(stage) = *STAGE.read().await {
         return stage;
     }
-    let mut place = STAGE.write().await;
-    if let Some(stage) = *place {
+    let mut shared = STAGE.write().await;
+    if let Some(stage) = *shared {
         return stage;
     }
     let control_plane = ControlPlane::start_for_nodes(confined::ADDRESS)
@@ -88,19 +115,37 @@ pub async fn stage() -> &'static Stage {
     let node = Node::start(&control_plane)
         .await
         .unwrap_or_else(|error| panic!("{}", causes(&error)));
+    // Sessions of all trials share its account, which is therefore exempt from the rate limit.
+    let options = Options {
+        limits: None,
+        ..Options::default()
+    };
+    let place = Workplace::new("stage").unwrap();
+    let home = place.path().to_owned();
+    let world = rig::world(&options, &home)
+        .await
+        .unwrap_or_else(|error| panic!("{}", causes(&error)));
+    let binaries = OperatorBinaries::build().await.unwrap();
+    let operator = programs::operator(OPERATOR, &binaries.operator).unwrap();
+    node.import(&operator).unwrap();
     let curl = tools::on_path("curl").unwrap();
     node.import(&programs::image(CURL, &curl).unwrap()).unwrap();
     let stage = Stage {
         client: control_plane.client().await.unwrap(),
         cluster: Cluster::clone(&control_plane),
+        srchat: binaries.cli,
+        helm: tools::helm().unwrap(),
+        home,
         parts: RwLock::new(Some(Parts {
+            world,
             node,
             control_plane,
+            place,
         })),
     };
     // One for the life of this process; what it holds is ended by `strike`.
     let stage: &'static Stage = Box::leak(Box::new(stage));
-    *place = Some(stage);
+    *shared = Some(stage);
     stage
 }
 
@@ -115,6 +160,57 @@ impl Stage {
     /// A namespace of one trial's own.
     pub async fn namespace(&self, prefix: &str) -> String {
         self.cluster.namespace(prefix).await.unwrap()
+    }
+
+    /// Looks at the world outside of the cluster.
+    pub async fn world<T>(&self, look: impl FnOnce(&World) -> T) -> T {
+        let parts = self.parts.read().await;
+        look(&parts.as_ref().unwrap().world)
+    }
+
+    /// helm, in the release's namespace.
+    pub fn helm(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.helm);
+        command.args(["--namespace", SYSTEM]).args(arguments);
+        for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(folder, self.home.join("helm"));
+        }
+        self.ran(command)
+    }
+
+    /// `srchat`, in a namespace.
+    pub fn srchat(&self, namespace: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.srchat);
+        command.args(arguments).args(["--namespace", namespace]);
+        self.ran(command)
+    }
+
+    fn ran(&self, mut command: Command) -> Output {
+        without_the_callers_settings(&mut command);
+        command
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("HOME", &self.home)
+            .env("XDG_DATA_HOME", &self.home);
+        tokio::task::block_in_place(|| command.output()).unwrap()
+    }
+
+    /// The sessions of a namespace.
+    pub fn sessions(&self, namespace: &str) -> Api<ChatSession> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Waits until a condition has this reason.
+    pub async fn until(&self, namespace: &str, name: &str, condition: Type, reason: &str) {
+        let what = format!("{namespace}/{name} to have {condition}={reason}");
+        eventually(&what, STEP, || async {
+            let sessions = self.sessions(namespace);
+            let session = sessions.get(name).await.map_err(|e| e.to_string())?;
+            match session.condition(condition) {
+                Some(found) if found.reason == reason => Ok(()),
+                _ => Err(serde_json::to_string(&session.status).unwrap_or_default()),
+            }
+        })
+        .await;
     }
 
     /// kubectl as an administrator.
@@ -174,7 +270,11 @@ impl Stage {
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {"restartPolicy": "Never", "containers": [container]},
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [container],
+                "volumes": [{"name": "srchat", "secret": {"secretName": "qwen-chat", "optional": true}}],
+            },
         }));
         let phase = self
             .pod(namespace, name, "to end", |pod| {
