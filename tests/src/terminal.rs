@@ -12,6 +12,7 @@ use std::time::Duration;
 use pty_process::Size;
 use pty_process::blocking::{Pts, Pty};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -96,13 +97,14 @@ impl Terminal {
         let drawing = std::thread::spawn(move || {
             let mut bytes = [0; 8192];
             // Ends with the program, when nobody holds the other side any more.
-            while written(&reader, &over)
-                && let Ok(read @ 1..) = (&*reader).read(&mut bytes)
-            {
-                let answers = drawn
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take(&bytes[..read]);
+            while written(&reader, &over) {
+                // Read and drawn in one: whoever has the lock and sees nothing to read sees everything drawn.
+                let mut state = drawn.lock().unwrap_or_else(PoisonError::into_inner);
+                let Ok(read @ 1..) = (&*reader).read(&mut bytes) else {
+                    break;
+                };
+                let answers = state.take(&bytes[..read]);
+                drop(state);
                 if !answers.is_empty() && (&*reader).write_all(&answers).is_err() {
                     break;
                 }
@@ -253,14 +255,16 @@ impl Terminal {
         self.child.try_wait().expect("it is our child")
     }
 
-    /// Waits until the program has ended.
+    /// Waits until the program has ended, and all that it wrote is drawn.
     ///
     /// # Panics
     /// When it does not, with what it shows.
     pub async fn ends(&mut self) -> ExitStatus {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.ended()
+                && self.drawn()
+            {
                 return status;
             }
             assert!(
@@ -270,6 +274,14 @@ impl Terminal {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Whether nothing is left to be drawn.
+    fn drawn(&self) -> bool {
+        let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = [PollFd::new(&*self.pty, PollFlags::IN)];
+        poll(&mut seen, Some(&Timespec::default())) == Ok(0)
+            || !seen[0].revents().contains(PollFlags::IN)
     }
 }
 
@@ -325,9 +337,10 @@ fn written(pty: &Pty, hung_up: &AtomicBool) -> bool {
         if hung_up.load(Ordering::Relaxed) {
             return false;
         }
-        // What poll cannot say, reading does.
-        if ready != Ok(0) {
-            return true;
+        match ready {
+            Ok(0) | Err(Errno::INTR) => {}
+            // What poll cannot say, reading does.
+            Ok(_) | Err(_) => return true,
         }
     }
 }
