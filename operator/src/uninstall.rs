@@ -150,9 +150,10 @@ pub async fn run(args: UninstallArgs) -> Result<(), Error> {
             return Ok(());
         }
         say(
-            "hint: delete the sessions and wait until they are gone (kubectl delete chat --all --all-namespaces), or let the \
-             uninstallation end them: helm upgrade RELEASE CHART --reuse-values --set uninstall.drain=true, then helm uninstall \
-             again",
+            "hint: delete the sessions and wait until they are gone (kubectl delete chat --all --all-namespaces), then helm uninstall \
+             again; or let the uninstallation end them: helm rollback RELEASE REVISION (the last one of helm history RELEASE, since Helm \
+             holds a refused uninstallation for one that goes on), helm upgrade RELEASE CHART --reuse-values --set uninstall.drain=true, \
+             helm uninstall RELEASE",
         )?;
         Err(Error::Refused(left))
     }

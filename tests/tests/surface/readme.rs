@@ -69,6 +69,10 @@ const CARE: &[(&str, Care)] = &[
         Care::Elsewhere("it needs a registry"),
     ),
     (
+        "helm rollback srchat 1 -n srchat-system",
+        Care::Elsewhere("it needs a node: the tests of `node` run it"),
+    ),
+    (
         "helm uninstall srchat -n srchat-system",
         Care::Elsewhere("its hook needs a node: the tests of `node` run it"),
     ),
