@@ -3,7 +3,7 @@
 mod read;
 mod write;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as RawError;
@@ -15,8 +15,15 @@ use super::connect::{Connection, Error};
 
 /// What one request carries: OpenSSH's sftp-server takes packets of 256 KiB, headers included.
 const BLOCK: usize = 255 * 1024;
-/// Requests on the way at once: 64 of them are 16 MiB, enough for 100 ms at a gigabit.
-const IN_FLIGHT: usize = 64;
+/// Blocks asked for at once, for each of the channels that the distance is worth: 4 MiB near, where more only pushes the data out of
+/// the caches.
+const ASKED_FOR: usize = 16;
+/// And at most: 64 of them are 16 MiB, enough for 100 ms at a gigabit.
+const ASKED_FOR_MAX: usize = 64;
+/// sshd lets 2 MiB be on the way in one channel: in 5 ms that is 400 MiB/s. Each 5 ms more want one channel more.
+const PER_CHANNEL: Duration = Duration::from_millis(5);
+/// Beyond this, more channels cost more to open than they carry; each is a process on the host as well.
+const STRIPES_MAX: usize = 8;
 /// Unread bytes of the channel: the answers to all requests on the way, with room.
 const CHANNEL_LIMIT: usize = 64 * 1024 * 1024;
 /// A request waits behind all that is on the way before it, which on a slow line takes minutes; dead lines are found by keepalive.
@@ -101,6 +108,8 @@ pub struct Sftp {
     raw: RawSftpSession,
     read_block: usize,
     write_block: usize,
+    /// As the host's first answer was seen to take.
+    round_trip: Duration,
 }
 
 impl std::fmt::Debug for Sftp {
@@ -137,21 +146,30 @@ impl Sftp {
         };
         let raw = RawSftpSession::new_with_config(stream, config);
         let greeted = async {
+            let begun = Instant::now();
             let version = raw.init().await?;
             if version.extensions.contains_key(extensions::LIMITS) {
+                // The first answer waits for a process to start; this one for the way alone.
+                let begun = Instant::now();
                 let limits = raw.limits().await?;
-                return Ok((limits.max_read_len, limits.max_write_len));
+                return Ok((limits.max_read_len, limits.max_write_len, begun.elapsed()));
             }
-            Ok::<_, SftpError>((0, 0))
+            Ok::<_, SftpError>((0, 0, begun.elapsed()))
         };
-        let (read, write) = timeout(START_TIMEOUT, greeted)
+        let (read, write, round_trip) = timeout(START_TIMEOUT, greeted)
             .await
             .map_err(|_elapsed| Error::TooSlow("starting SFTP"))??;
         Ok(Self {
             raw,
             read_block: block(read),
             write_block: block(write),
+            round_trip,
         })
+    }
+
+    /// Over how many sessions of one connection a large file is best written, this one among them: one near, several far.
+    pub fn stripes(&self) -> usize {
+        stripes(self.round_trip)
     }
 
     /// What is at a path, a link not followed.
@@ -274,6 +292,13 @@ impl Range {
     };
 }
 
+fn stripes(round_trip: Duration) -> usize {
+    let worth = round_trip.as_micros().div_ceil(PER_CHANNEL.as_micros());
+    usize::try_from(worth)
+        .unwrap_or(STRIPES_MAX)
+        .clamp(1, STRIPES_MAX)
+}
+
 /// The server's limit, where it tells one that is lower than ours.
 fn block(limit: u64) -> usize {
     match usize::try_from(limit) {
@@ -294,5 +319,19 @@ fn entry(name: String, attrs: &FileAttributes) -> Entry {
         kind,
         size: attrs.size.unwrap_or(0),
         modified: attrs.mtime.unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_further_a_host_the_more_channels_carry_to_it() {
+        let of = |milliseconds| stripes(Duration::from_millis(milliseconds));
+        assert_eq!(
+            [0, 1, 5, 6, 20, 40, 100, 5000].map(of),
+            [1, 1, 1, 2, 4, 8, 8, 8]
+        );
     }
 }

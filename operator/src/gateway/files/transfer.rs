@@ -33,8 +33,6 @@ use crate::ssh::{EntryKind, Moved, Range, Sftp, SftpError};
 const SILENCE: Duration = Duration::from_secs(60);
 /// Blocks of a download between the host and the client: a megabyte keeps both busy.
 pub(super) const QUEUE: usize = 4;
-/// Channels of a large upload: sshd lets 2 MiB be on the way in each.
-const STRIPES: usize = 4;
 /// Below this, opening more channels takes longer than they save.
 const STRIPED_FROM: u64 = 8 << 20;
 /// An upload that nobody went on with for an hour makes room for others that need it.
@@ -131,7 +129,7 @@ async fn write(
         }
     }
     let limit = part.map_or(room, |(_, length, _)| length);
-    let others = others(&tunnel, length).await;
+    let others = others(&tunnel, sftp.stripes(), length).await;
     let channels: Vec<&Sftp> = std::iter::once(&sftp).chain(&others).collect();
     let moved = receive(&channels, (&unfinished, offset), body, (limit, quota)).await;
     let counted = moved.as_ref().map_or(0, |moved| moved.bytes);
@@ -185,12 +183,12 @@ async fn write(
     Ok(answer)
 }
 
-/// More channels for a large upload. A host that gives none makes it slower, not impossible.
-async fn others(tunnel: &Tunnel, length: Option<u64>) -> Vec<Sftp> {
+/// More channels for a large upload to a far host. One that gives none makes it slower, not impossible.
+async fn others(tunnel: &Tunnel, stripes: usize, length: Option<u64>) -> Vec<Sftp> {
     if length.is_none_or(|length| length < STRIPED_FROM) {
         return Vec::new();
     }
-    let others = join_all((1..STRIPES).map(|_| tunnel.sftp())).await;
+    let others = join_all((1..stripes).map(|_| tunnel.sftp())).await;
     others.into_iter().flatten().collect()
 }
 

@@ -8,7 +8,7 @@ use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{IN_FLIGHT, Moved, Progress, Range, Sftp, SftpError};
+use super::{ASKED_FOR, ASKED_FOR_MAX, Moved, Progress, Range, Sftp, SftpError};
 
 impl Sftp {
     /// Reads a file from `offset` on, `length` bytes of it or all, into `sink`.
@@ -47,13 +47,14 @@ impl Sftp {
         if end > size {
             return Err(SftpError::Refused("the file is shorter".to_owned()));
         }
+        let ahead = (ASKED_FOR * self.stripes()).min(ASKED_FOR_MAX);
         let mut sum = Sha256::new();
         let mut done = 0;
         let mut blocks: VecDeque<(u64, usize)> = VecDeque::new();
         let mut next = range.offset;
         let mut on_the_way = FuturesOrdered::new();
         loop {
-            while next < end && blocks.len() < IN_FLIGHT {
+            while next < end && blocks.len() < ahead {
                 let length = usize::try_from(end - next)
                     .unwrap_or(usize::MAX)
                     .min(self.read_block);

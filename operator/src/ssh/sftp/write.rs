@@ -13,8 +13,10 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use super::{IN_FLIGHT, Moved, Progress, Sftp, SftpError};
+use super::{Moved, Progress, Sftp, SftpError};
 
+/// Blocks on the way at once in one channel: the nine that fill sshd's window, and some that are ready when it opens.
+const IN_FLIGHT: usize = 12;
 /// A transfer that has failed settles what is on the way within this, where the connection lives; else what lies there is told by
 /// its SHA-256 to be wrong, and sent anew.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,7 +134,7 @@ async fn write_blocks(
                     (about, written)
                 });
             }
-            while (last || on_the_way.len() >= IN_FLIGHT)
+            while (last || on_the_way.len() >= IN_FLIGHT * files.len())
                 && let Some(answer) = on_the_way.next().await
             {
                 seen.take(answer)?;
