@@ -1,5 +1,11 @@
 //! What the gateway adds to a request and to a token, beside `ssh -L`, its peer: both carry the same requests to the same engine through
-//! the same sshd. `cargo bench -p srchat-tests --bench gateway`.
+//! the same sshd. `cargo bench -p srchat-tests --bench gateway`, some two minutes. A JSON line for each measurement:
+//!
+//! - `p50_ms`, `p99_ms`: of a request, or of a token from its making to its arrival; `added_*`: that, less the direct way's;
+//!   `to_ssh_*`: what the gateway adds by what `ssh -L` adds
+//! - `tokens_per_second`, and `mb` of resident memory of the gateway's process
+//! - `goal*` and `met`, where the design sets one
+//! - `load`: the machine's load, at the beginning and the end; latencies are worth something where it is far below the number of cores
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::io::{BufRead as _, Write as _};
@@ -76,22 +82,23 @@ impl Drop for Killed {
 async fn measure() {
     let engine = ScriptedEngine::start(Script::default()).await.unwrap();
     let host = Deployed::start(engine.port()).await.unwrap();
+    let route = RouteHost {
+        address: host.bare.clone(),
+        ..host.route.clone()
+    };
     let direct = Way {
         name: "direct",
         base: format!("http://127.0.0.1:{}", engine.port()),
         http: Client::builder().no_proxy().build().unwrap(),
     };
-    let (tunnel, _ssh, _folder) = ssh_forward(&host.route, engine.port()).await;
-    let (gateway, child) = start_gateway(&host.route);
+    let (tunnel, _ssh, _folder) = ssh_forward(&route, engine.port()).await;
+    let (gateway, child) = start_gateway(&route);
     let ways = [direct, tunnel, gateway];
 
     load("before");
-    println!("resident, idle: {:.1} MB (goal 20)", resident(child.0.id()));
+    memory("idle", resident(child.0.id()), Some(20.0));
     requests(&ways).await;
-    println!(
-        "resident, after the requests: {:.1} MB",
-        resident(child.0.id())
-    );
+    memory("after the requests", resident(child.0.id()), None);
     open_loop(&ways).await;
     // 1,000 tokens a second each way, then 3,000.
     tokens(&engine, &ways, (20, Duration::from_millis(20), 250)).await;
@@ -103,7 +110,24 @@ async fn measure() {
 
 fn load(when: &str) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load {when}: {}", load.trim());
+    let one_minute = load.split(' ').next();
+    println!(
+        "{}",
+        json!({"bench": "gateway", "what": "load", "when": when, "load": one_minute})
+    );
+}
+
+fn memory(when: &str, mb: f64, goal: Option<f64>) {
+    let mut line = json!({"bench": "gateway", "what": "memory", "when": when, "mb": rounded(mb)});
+    if let Some(goal) = goal {
+        line["goal"] = json!(goal);
+        line["met"] = json!(mb <= goal);
+    }
+    println!("{line}");
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
 }
 
 async fn ssh_forward(route: &RouteHost, engine: u16) -> (Way, Killed, tempfile::TempDir) {
@@ -251,33 +275,38 @@ fn at(times: &[Duration], share: f64) -> f64 {
     times[index].as_secs_f64() * 1e3
 }
 
-/// One line a way: p50 and p99, what is added to the direct way, and the ratios of that to what ssh adds.
-fn table(title: &str, measured: Vec<(&'static str, Vec<Duration>)>) {
-    println!("\n{title}");
-    println!(
-        "{:10} {:>9} {:>9} {:>11} {:>11} {:>14} {:>14}",
-        "", "p50 ms", "p99 ms", "added p50", "added p99", "p50 to ssh -L", "p99 to ssh -L"
-    );
+/// What the gateway may add: milliseconds of p50 and of p99.
+type Goal = Option<(f64, f64)>;
+
+/// One line a way.
+fn told(what: &str, goal: Goal, measured: Vec<(&'static str, Vec<Duration>)>) {
     let mut base = None;
     let mut peer = None;
-    for (name, mut times) in measured {
+    for (way, mut times) in measured {
         times.sort_unstable();
         let (p50, p99) = (at(&times, 0.5), at(&times, 0.99));
         let (base50, base99) = *base.get_or_insert((p50, p99));
         let added = (p50 - base50, p99 - base99);
-        if name == "ssh -L" {
+        let mut line = json!({
+            "bench": "gateway", "what": what, "way": way, "count": times.len(),
+            "p50_ms": rounded(p50), "p99_ms": rounded(p99),
+            "added_p50_ms": rounded(added.0), "added_p99_ms": rounded(added.1),
+        });
+        if way == "ssh -L" {
             peer = Some(added);
         }
-        let ratio = |of: f64, to: fn((f64, f64)) -> f64| {
-            peer.map_or_else(String::new, |peer| format!("{:.2}", of / to(peer)))
-        };
-        println!(
-            "{name:10} {p50:9.3} {p99:9.3} {:11.3} {:11.3} {:>14} {:>14}",
-            added.0,
-            added.1,
-            ratio(added.0, |peer| peer.0),
-            ratio(added.1, |peer| peer.1)
-        );
+        if way == "gateway" {
+            if let Some(peer) = peer {
+                line["to_ssh_p50"] = json!(rounded(added.0 / peer.0));
+                line["to_ssh_p99"] = json!(rounded(added.1 / peer.1));
+            }
+            if let Some((p50, p99)) = goal {
+                line["goal_p50_ms"] = json!(p50);
+                line["goal_p99_ms"] = json!(p99);
+                line["met"] = json!(added.0 <= p50 && added.1 <= p99);
+            }
+        }
+        println!("{line}");
     }
 }
 
@@ -295,7 +324,7 @@ async fn requests(ways: &[Way]) {
             }
         }
     }
-    table("one request after another, 2,000 each", measured);
+    told("one request after another", Some((0.5, 2.0)), measured);
 }
 
 /// 500 a second, whether or not the last is answered.
@@ -317,15 +346,15 @@ async fn open_loop(ways: &[Way]) {
         }
         let answered: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
         if answered.len() < 2500 {
+            // More than the machine can do.
             println!(
-                "{}: {} of 2500 refused: this machine cannot do so many",
-                way.name,
-                2500 - answered.len()
+                "{}",
+                json!({"bench": "gateway", "what": "refused", "way": way.name, "of": 2500, "refused": 2500 - answered.len()})
             );
         }
         measured.push((way.name, answered));
     }
-    table("500 requests a second, 5 s each", measured);
+    told("500 requests a second", Some((0.5, 2.0)), measured);
 }
 
 fn now() -> u128 {
@@ -385,13 +414,13 @@ async fn tokens(
         }
         measured.push((way.name, asked.join_all().await.concat()));
     }
-    let title = format!("a token, {streams} streams of {tokens} tokens, one each {pace:?}");
-    table(&title, measured);
+    // The goal is set for 20 streams.
+    let goal = (streams == 20).then_some((0.35, 3.0));
+    told(&format!("a token of {streams} streams"), goal, measured);
 }
 
 /// 300 streams at once, as fast as they go: the goal is 15,000 tokens a second and 64 MB.
 async fn throughput(engine: &ScriptedEngine, ways: &[Way], gateway: u32) {
-    println!("\n300 streams of 200 tokens, as fast as they go");
     for way in ways {
         engine.follow(Script {
             tokens: vec![String::new(); 200],
@@ -410,14 +439,18 @@ async fn throughput(engine: &ScriptedEngine, ways: &[Way], gateway: u32) {
             streams.spawn(stream(way.clone()));
         }
         let tokens: usize = streams.join_all().await.iter().map(Vec::len).sum();
-        println!(
-            "{:10} {:9.0} tokens/s ({tokens} tokens)",
-            way.name,
-            tokens as f64 / begun.elapsed().as_secs_f64()
-        );
+        let speed = tokens as f64 / begun.elapsed().as_secs_f64();
+        let mut line = json!({
+            "bench": "gateway", "what": "300 streams as fast as they go", "way": way.name,
+            "count": tokens, "tokens_per_second": speed.round(),
+        });
+        if way.name == "gateway" {
+            line["goal"] = json!(15_000);
+            line["met"] = json!(speed >= 15_000.0);
+        }
+        println!("{line}");
         if let Some(watching) = watching {
-            let peak = watching.stop().await;
-            println!("resident, at most while 300 streams last: {peak:.1} MB (goal 64)");
+            memory("300 streams, at most", watching.stop().await, Some(64.0));
         }
     }
 }
@@ -460,9 +493,7 @@ async fn prompts(way: &Way, gateway: u32) {
         let answer = way.http.post(url).bearer_auth(TOKEN).json(&body).send();
         assert_eq!(answer.await.unwrap().status(), 200);
     }
-    println!(
-        "\nresident: {before:.1} MB before 20 prompts of 8 MiB, at most {:.1} MB during, {:.1} MB after",
-        watching.stop().await,
-        resident(gateway)
-    );
+    memory("before 20 prompts of 8 MiB", before, None);
+    memory("during them, at most", watching.stop().await, None);
+    memory("after them", resident(gateway), None);
 }

@@ -27,6 +27,8 @@ pub struct Deployed {
     pub root: PathBuf,
     /// As a route would tell of it.
     pub route: RouteHost,
+    /// sshd's own address, without the relay through this process that every machine has in front of it: for measuring.
+    pub bare: String,
 }
 
 impl Deployed {
@@ -54,7 +56,7 @@ impl Deployed {
         };
         let mut machine = Hosts::Process.start(spec).await?;
         let told = tokio::time::timeout(PATIENCE, listen(&mut machine)).await;
-        let (pin, root, files) = told
+        let (pin, root, files, bare) = told
             .map_err(|_| failed("sshd did not start".to_owned()))?
             .map_err(failed)?;
         let route = RouteHost {
@@ -84,6 +86,7 @@ impl Deployed {
             files,
             root,
             route,
+            bare,
         })
     }
 }
@@ -113,23 +116,32 @@ pub fn route(
     }
 }
 
-/// What the start command says before sshd listens: key, root, files.
-async fn listen(machine: &mut Machine) -> Result<(HostKey, PathBuf, PathBuf), String> {
+/// What the start command says before sshd listens: key, root, files; and where it listens, as it says itself.
+async fn listen(machine: &mut Machine) -> Result<(HostKey, PathBuf, PathBuf, String), String> {
     let (mut pin, mut root, mut files, mut said) = (None, None, None, String::new());
     while let Some(line) = machine.output.recv().await {
         match line.split_once(' ') {
             Some(("HOST", key)) => pin = key.trim().parse().ok(),
             Some(("ROOT", path)) => root = Some(PathBuf::from(path)),
             Some(("FILES", path)) => files = Some(PathBuf::from(path)),
-            _ if line.starts_with("Server listening") => {
-                return pin
-                    .zip(root)
-                    .zip(files)
-                    .map(|((pin, root), files)| (pin, root, files))
-                    .ok_or(said);
+            Some(("Server", listening)) if listening.starts_with("listening on ") => {
+                let bare = bare(listening);
+                let (Some(pin), Some(root), Some(files), Some(bare)) = (pin, root, files, bare)
+                else {
+                    return Err(said + &line);
+                };
+                return Ok((pin, root, files, bare));
             }
             _ => said = said + &line + "\n",
         }
     }
     Err(said)
+}
+
+/// Of `listening on 127.0.0.1 port 20022.`: the address.
+fn bare(listening: &str) -> Option<String> {
+    let (host, port) = listening
+        .strip_prefix("listening on ")?
+        .split_once(" port ")?;
+    Some(format!("{host}:{}", port.trim_end().trim_end_matches('.')))
 }

@@ -20,6 +20,7 @@ pub mod rig;
 pub mod runpod;
 pub mod scripted_engine;
 pub mod skipped;
+pub mod sshd;
 pub mod stand_ins;
 pub mod terminal;
 pub mod tools;

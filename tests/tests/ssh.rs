@@ -1,116 +1,21 @@
 //! SSH against a real OpenSSH server: commands, forwards, files; what is refused; and that one slow reader harms nobody else.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use srchat_operator::ssh::{
-    Bounds, Connection, EntryKind, Error, HostKey, KeyPair, Link, Range, SftpError, Target, Tuning,
-    connect, connect_tuned,
+    Bounds, Connection, EntryKind, Error, KeyPair, Link, Range, SftpError, Target, Tuning, connect,
+    connect_tuned,
 };
-use srchat_tests::eventually::eventually;
-use srchat_tests::hosts::{HostSpec, Hosts, Image, Machine};
+use srchat_tests::hosts::Hosts;
+use srchat_tests::sshd::{Sshd, Talk};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An sshd that tells all it sees. Where there are no users it runs as whoever runs the tests.
-const SSHD: &str = r#"
-set -eu
-root=${SRCHAT_ROOT:-/srchat-test}
-mkdir -p "$root" && chmod 755 "$root"
-ssh-keygen -q -t ed25519 -N '' -C '' -f "$root/key"
-printf '%s\n' "$TEST_KEY" >"$root/authorized"
-cat >"$root/config" <<END
-ListenAddress ${SRCHAT_SSH_LISTEN:-0.0.0.0:22}
-HostKey $root/key
-AuthorizedKeysFile $root/authorized
-PidFile $root/pid
-UsePAM no
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-AllowTcpForwarding local
-Subsystem sftp internal-sftp
-LogLevel DEBUG3
-END
-[ -n "${SRCHAT_ONE_USER:-}" ] || mkdir -p /run/sshd
-$(command -v sshd || echo /usr/sbin/sshd) -D -e -f "$root/config" &
-while [ ! -s "$root/pid" ]; do sleep 0.01; done
-echo "HOST $(cut -d' ' -f1,2 "$root/key.pub")"
-wait
-"#;
-
-struct Server {
-    target: Target,
-    log: Arc<Mutex<Vec<String>>>,
-    machine: Machine,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut machine = Hosts::real()
-            .await
-            .unwrap()
-            .start(HostSpec {
-                pod_id: "ssh".to_owned(),
-                image: Image::default(),
-                argv: ["sh", "-c", SSHD].map(str::to_owned).to_vec(),
-                env: [("TEST_KEY".to_owned(), key.public_line())].into(),
-                reach: Vec::new(),
-            })
-            .await
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let pin: HostKey = loop {
-            let line = tokio::time::timeout(Duration::from_secs(30), machine.output.recv());
-            let line = line.await.unwrap().unwrap();
-            if let Some(key) = line.strip_prefix("HOST ") {
-                break key.parse().unwrap();
-            }
-            log.lock().unwrap().push(line);
-        };
-        let user = machine.isolation().host_user();
-        let target = Target {
-            address: machine.ssh_address().to_string(),
-            pin,
-            user: user.unwrap_or_else(|| "root".to_owned()),
-            key,
-        };
-        let (_, closed) = tokio::sync::mpsc::unbounded_channel();
-        let mut output = std::mem::replace(&mut machine.output, closed);
-        let seen = Arc::clone(&log);
-        tokio::spawn(async move {
-            while let Some(line) = output.recv().await {
-                seen.lock().unwrap().push(line);
-            }
-        });
-        Self {
-            target,
-            log,
-            machine,
-        }
-    }
-
-    async fn connect(&self) -> Connection {
-        connect(&self.target).await.unwrap()
-    }
-
-    fn logged(&self, text: &str) -> Result<(), String> {
-        let log = self.log.lock().unwrap();
-        if log.iter().any(|line| line.contains(text)) {
-            Ok(())
-        } else {
-            Err(log.join("\n"))
-        }
-    }
-
-    async fn logs(&self, text: &str) {
-        eventually(text, Duration::from_secs(20), || async {
-            self.logged(text)
-        })
-        .await;
-    }
+async fn server() -> Sshd {
+    let hosts = Hosts::real().await.unwrap();
+    Sshd::start(hosts, Talk::Everything).await.unwrap()
 }
 
 async fn say(connection: &Connection, command: &str) -> String {
@@ -133,8 +38,8 @@ fn noise(size: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_gets_its_input_and_gives_all_that_it_said() {
-    let server = Server::start().await;
-    let connection = server.connect().await;
+    let server = server().await;
+    let connection = connect(&server.target).await.unwrap();
     let input = noise(3 << 20);
     let bounds = Bounds {
         stdout: 4 << 20,
@@ -166,8 +71,8 @@ async fn a_command_gets_its_input_and_gives_all_that_it_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_bounded_in_size_and_time() {
-    let server = Server::start().await;
-    let connection = server.connect().await;
+    let server = server().await;
+    let connection = connect(&server.target).await.unwrap();
     let bounds = Bounds {
         stdout: 1000,
         ..Bounds::SHORT
@@ -187,7 +92,7 @@ async fn a_command_is_bounded_in_size_and_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_host_key_is_refused_before_anything_of_ours_is_sent() {
-    let server = Server::start().await;
+    let server = server().await;
     let wrong = Target {
         pin: KeyPair::generate().unwrap().public(),
         ..server.target.clone()
@@ -200,13 +105,13 @@ async fn another_host_key_is_refused_before_anything_of_ours_is_sent() {
     server.logs("Connection closed by").await;
     // The server never heard who we are; when it does, it says so.
     assert!(server.logged("userauth-request").is_err());
-    server.connect().await;
+    connect(&server.target).await.unwrap();
     server.logs("userauth-request").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_not_admitted_is_told_from_a_host_that_is_not_there() {
-    let server = Server::start().await;
+    let server = server().await;
     let stranger = Target {
         key: KeyPair::generate().unwrap(),
         ..server.target.clone()
@@ -231,8 +136,8 @@ async fn a_key_that_is_not_admitted_is_told_from_a_host_that_is_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fast_ciphers_strict_key_exchange_and_no_compression_are_agreed_on() {
-    let server = Server::start().await;
-    let connection = server.connect().await;
+    let server = server().await;
+    let connection = connect(&server.target).await.unwrap();
     say(&connection, "true").await;
     server
         .logs(
@@ -245,7 +150,7 @@ async fn fast_ciphers_strict_key_exchange_and_no_compression_are_agreed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_travel_both_ways_unchanged_and_go_on_where_they_broke_off() {
-    let server = Server::start().await;
+    let server = server().await;
     let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
     let folder = say(&connection, "mktemp -d").await.trim().to_owned();
     let sftp = connection.sftp().await.unwrap();
@@ -366,13 +271,13 @@ while True:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forward_carries_bytes_and_closes_when_it_is_dropped() {
-    let server = Server::start().await;
-    let connection = server.connect().await;
+    let server = server().await;
+    let connection = connect(&server.target).await.unwrap();
     let echo = connection.start(ECHO).await.unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(echo));
     let port: u16 = lines.next_line().await.unwrap().unwrap().parse().unwrap();
 
-    let fresh = server.connect().await;
+    let fresh = connect(&server.target).await.unwrap();
     let mut stream = fresh.forward(port).await.unwrap();
     stream.write_all(b"hello").await.unwrap();
     let mut back = [0; 5];
@@ -401,8 +306,8 @@ async fn a_forward_carries_bytes_and_closes_when_it_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stalls_loses_its_own_stream_and_nobody_elses() {
-    let server = Server::start().await;
-    let connection = server.connect().await;
+    let server = server().await;
+    let connection = connect(&server.target).await.unwrap();
     let mut stalled = connection.start("exec cat /dev/zero").await.unwrap();
     // Nobody reads `stalled`. Everything else on the connection goes on, for more rounds than its buffer lasts.
     let mut moved = 0;
@@ -431,7 +336,7 @@ async fn a_reader_that_stalls_loses_its_own_stream_and_nobody_elses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_renewed_in_the_middle_of_a_transfer() {
-    let server = Server::start().await;
+    let server = server().await;
     let tuning = Tuning {
         rekey_after: 256 * 1024,
         ..Tuning::BULK
@@ -455,7 +360,7 @@ async fn keys_are_renewed_in_the_middle_of_a_transfer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_one_connection_for_all_and_a_new_one_after_the_end() {
-    let server = Server::start().await;
+    let server = server().await;
     let link = Link::new(server.target.clone(), Tuning::INTERACTIVE);
     assert!(!link.is_up().await);
     let (one, two) = tokio::join!(link.connection(), link.connection());
@@ -476,8 +381,8 @@ async fn a_link_is_one_connection_for_all_and_a_new_one_after_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_host_ends_its_connections_and_every_stream() {
-    let server = Server::start().await;
-    let connection = server.connect().await;
+    let server = server().await;
+    let connection = connect(&server.target).await.unwrap();
     let mut stream = connection.start("exec cat").await.unwrap();
     server.machine.kill().await;
     connection.closed().await;
