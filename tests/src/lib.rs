@@ -15,6 +15,7 @@ pub mod model;
 pub mod node;
 pub mod operator_binaries;
 pub mod process;
+pub mod recording;
 pub mod requirements;
 pub mod rig;
 pub mod runpod;

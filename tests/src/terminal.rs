@@ -185,6 +185,12 @@ impl Terminal {
         String::from_utf8_lossy(&state.raw).into_owned()
     }
 
+    /// The bytes that the program wrote after the first so many, as long as all of them are kept.
+    pub fn written_after(&self, first: usize) -> Vec<u8> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.raw.get(first..).unwrap_or_default().to_vec()
+    }
+
     /// Waits until the screen, with what has scrolled away, contains a text.
     ///
     /// # Panics
