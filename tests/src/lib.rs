@@ -25,4 +25,5 @@ pub mod sshd;
 pub mod stand_ins;
 pub mod terminal;
 pub mod tools;
+pub mod trials;
 pub mod wire;

@@ -17,8 +17,9 @@ pub struct Recording {
     rows: u16,
     columns: u16,
     written: Vec<Written>,
-    /// Time that waits were shortened by, less the time that was added for reading.
+    /// How long it is so far, as it is shown.
     shown_until: Duration,
+    /// When the last bytes were written, since the beginning.
     seen_at: Duration,
 }
 

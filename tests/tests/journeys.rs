@@ -17,19 +17,9 @@ mod journeys {
 
     pub use stage::{JOURNEYS_AT_ONCE, on_runtime, strike};
 
-    /// Each with its name and what it does.
-    macro_rules! journeys {
-        ($($module:ident::$name:ident,)*) => {
-            vec![$(libtest_mimic::Trial::test(
-                concat!(stringify!($module), "::", stringify!($name)),
-                || on_runtime($module::$name()),
-            )),*]
-        };
-    }
-
     /// All of them; the long ones first, so that nobody waits for them in the end.
     pub fn all() -> Vec<libtest_mimic::Trial> {
-        journeys![
+        srchat_tests::trials![on_runtime:
             quiet::a_session_at_rest_is_written_by_nobody_and_a_minute_without_an_api_server_ends_nothing,
             hosts::a_pod_whose_sshd_never_comes_is_replaced_after_the_startup_deadline,
             limits::a_run_ends_when_its_total_cost_is_reached,

@@ -8,19 +8,9 @@ mod node {
 
     pub use stage::{on_runtime, prepare, strike};
 
-    /// Each with its name and what it does.
-    macro_rules! trials {
-        ($($module:ident::$name:ident,)*) => {
-            vec![$(libtest_mimic::Trial::test(
-                concat!(stringify!($module), "::", stringify!($name)),
-                || on_runtime($module::$name()),
-            )),*]
-        };
-    }
-
     /// All of them.
     pub fn all() -> Vec<libtest_mimic::Trial> {
-        trials![
+        srchat_tests::trials![on_runtime:
             release::it_is_installed_used_and_taken_away_and_nothing_is_left,
             basics::a_pod_finds_another_by_the_name_of_its_service,
         ]

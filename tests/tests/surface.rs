@@ -16,19 +16,9 @@ mod surface {
 
     pub use stage::{on_runtime, strike};
 
-    /// Each with its name and what it does.
-    macro_rules! trials {
-        ($($module:ident::$name:ident,)*) => {
-            vec![$(libtest_mimic::Trial::test(
-                concat!(stringify!($module), "::", stringify!($name)),
-                || on_runtime($module::$name()),
-            )),*]
-        };
-    }
-
     /// All of them; the long ones first, so that nobody waits for them in the end.
     pub fn all() -> Vec<libtest_mimic::Trial> {
-        trials![
+        srchat_tests::trials![on_runtime:
             readme::every_command_works_as_it_stands,
             life::a_session_is_run_paused_resumed_and_ended_by_name,
             life::told_to_stop_run_ends_what_it_has_rented,
