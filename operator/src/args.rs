@@ -153,6 +153,9 @@ pub struct GatewayArgs {
     /// `/files`) in a session's namespace may use it.
     #[arg(long, env = "SRCHAT_KUBERNETES_TOKENS")]
     pub kubernetes_tokens: bool,
+    /// How long the answers in hand get once the process is asked to end, in seconds. Kubernetes must not kill it before.
+    #[arg(long, env = "SRCHAT_DRAIN_SECONDS", default_value_t = crate::gateway::DRAIN_SECONDS)]
+    pub drain_seconds: u64,
 }
 
 /// Flags of `sweep`.

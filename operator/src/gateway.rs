@@ -48,8 +48,8 @@ pub use self::tls::Error as TlsError;
 
 /// Connections at once; each costs some 40 kB while idle.
 const CONNECTIONS: usize = 2048;
-/// Answers in hand get this long when the process is asked to end. Kubernetes kills after 30 s.
-const GRACE: Duration = Duration::from_secs(20);
+/// Answers in hand get this long when the process is asked to end, unless told otherwise. Kubernetes by itself kills after 30 s.
+pub const DRAIN_SECONDS: u64 = 20;
 
 /// Why a gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,7 @@ pub struct Gateway {
     budget: Budget,
     listed: AtomicBool,
     ending: CancellationToken,
+    drain: Duration,
 }
 
 /// Runs a gateway on the cluster's Secrets until the process is asked to end.
@@ -94,12 +95,13 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         sessions_namespace,
         tls_secret,
         kubernetes_tokens,
+        drain_seconds,
     } = args;
     let client = kube::Client::try_default()
         .await
         .map_err(|error| Error::Cluster(Box::new(error)))?;
     let mut registry = Registry::default();
-    let mut gateway = Gateway::new(&mut registry)?;
+    let mut gateway = Gateway::new(&mut registry)?.draining_for(Duration::from_secs(drain_seconds));
     if kubernetes_tokens {
         gateway = gateway.admitting_users(client.clone());
     }
@@ -150,12 +152,19 @@ impl Gateway {
             budget: Budget::default(),
             listed: AtomicBool::new(false),
             ending: CancellationToken::new(),
+            drain: Duration::from_secs(DRAIN_SECONDS),
         })
     }
 
     /// Admits Kubernetes tokens as well, as the API server says of them.
     pub fn admitting_users(mut self, client: kube::Client) -> Self {
         self.identities = Some(Arc::new(Identities::new(client)));
+        self
+    }
+
+    /// Gives the answers in hand so long once it is asked to end, and cuts off what is left then.
+    pub fn draining_for(mut self, drain: Duration) -> Self {
+        self.drain = drain;
         self
     }
 
@@ -210,7 +219,7 @@ impl Gateway {
         }
         drop(listener);
         let last = async { while connections.join_next().await.is_some() {} };
-        if timeout(GRACE, last).await.is_err() {
+        if timeout(self.drain, last).await.is_err() {
             tracing::warn!("answers were cut off at the end");
         }
     }

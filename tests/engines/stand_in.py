@@ -1,8 +1,10 @@
 """What the stand-ins for vLLM and transformers share: they take exactly the flags of the real programs (the *.flags beside this
 file), want the weights in the local Hugging Face cache as the real ones do offline, and then answer OpenAI's API with words of
 their own. A model may bring a misfortune: `"stand_in": {"loading": [line, ...]}` in its config.json ends the program with these
-lines while it loads, `"answering"` at its first answer, where a real one would meet a broken file or a full GPU. Only the standard
-library is used, since no image has more."""
+lines while it loads, `"answering"` at its first answer, where a real one would meet a broken file or a full GPU. With
+`"stand_in": {"endless": true}` a stream goes on, four words a second, for as long as max_tokens lets it. Only the standard library
+is used, since no image has more."""
+import itertools
 import json
 import os
 import pathlib
@@ -156,7 +158,8 @@ class Handler(BaseHTTPRequestHandler):
             data = [{"object": "embedding", "index": index, "embedding": [0.6, 0.8]} for index in range(len(inputs))]
             return self.answer(200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(ANSWER)
-        words = ANSWER[:limit]
+        endless = body.get("stream") and MISFORTUNES.get("endless")
+        words = list(itertools.islice(itertools.cycle(ANSWER), limit)) if endless else ANSWER[:limit]
         reason = "stop" if len(words) == len(ANSWER) else "length"
         usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
         base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body["model"]}
@@ -186,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
                 chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
             for word in words:
                 suffer("answering")
-                time.sleep(self.server.engine.pause)
+                time.sleep(0.25 if MISFORTUNES.get("endless") else self.server.engine.pause)
                 part = {"delta": {"content": word}} if chat else {"text": word}
                 chunk([{"index": 0, **part, "finish_reason": None}])
             last = [{"index": 0, **({"delta": {}} if chat else {"text": ""}), "finish_reason": reason}]

@@ -131,6 +131,23 @@ impl Node {
         Ctr(&self.programs).import(image, self.place.path())
     }
 
+    /// The same for an archive that was written to a file.
+    ///
+    /// # Errors
+    /// What containerd says.
+    pub fn import_archive(&self, archive: &Path) -> Result<(), Error> {
+        Ctr(&self.programs).import_archive(archive)
+    }
+
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// What containerd says, such as that it has no image of this name.
+    pub fn tag(&self, reference: &str, other: &str) -> Result<(), Error> {
+        Ctr(&self.programs).run(&["images", "tag", reference, other])?;
+        Ok(())
+    }
+
     /// The folder with the logs of its parts.
     pub fn logs(&self) -> &Path {
         self.place.path()
@@ -190,8 +207,13 @@ impl Ctr<'_> {
     fn import(&self, image: &Image, folder: &Path) -> Result<(), Error> {
         let archive = folder.join("image.tar");
         fs::write(&archive, &image.archive)?;
-        self.run(&["images", "import", &archive.display().to_string()])?;
+        self.import_archive(&archive)?;
         fs::remove_file(archive)?;
+        Ok(())
+    }
+
+    fn import_archive(&self, archive: &Path) -> Result<(), Error> {
+        self.run(&["images", "import", &archive.display().to_string()])?;
         Ok(())
     }
 }

@@ -71,11 +71,7 @@ impl Process {
 
     /// How much memory it holds, in KiB, as the kernel counts it (`VmRSS`); `None` once it has ended.
     pub fn resident(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse().ok()
+        resident(self.pid())
     }
 
     /// What it was started as.
@@ -134,6 +130,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// How much memory a process holds, in KiB (`VmRSS`); `None` where there is none.
+pub fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn tail(path: &Path) -> io::Result<String> {

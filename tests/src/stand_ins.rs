@@ -11,7 +11,9 @@ use crate::hub::DESCRIPTION;
 
 /// Serves, and has something to say.
 pub const TINY: &str = "acme/tiny";
-/// The same behind a licence: its files are for [`TOKEN`].
+/// Goes on for as long as a stream's `max_tokens` lets it, four words a second.
+pub const ENDLESS: &str = "acme/endless";
+/// As [`TINY`], behind a licence: its files are for [`TOKEN`].
 pub const GATED: &str = "acme/gated";
 /// Ends its engine while loading, which quotes [`TOKEN`] in its last words. Behind the same licence.
 pub const INDISCREET: &str = "acme/indiscreet";
@@ -47,6 +49,7 @@ pub fn write(folder: &Path) -> io::Result<()> {
     let fragile = format!("RuntimeError: {FRAGILE_SAYS}");
     for (id, description, misfortune) in [
         (TINY, json!({}), json!({})),
+        (ENDLESS, json!({}), json!({"endless": true})),
         (GATED, licence.clone(), json!({})),
         (INDISCREET, licence, json!({"loading": indiscreet})),
         (TOO_LARGE, json!({}), json!({"loading": [too_large]})),

@@ -3,6 +3,10 @@
 
 mod node {
     mod basics;
+    mod chart;
+    mod chat;
+    mod idle;
+    mod kill;
     mod release;
     mod stage;
 
@@ -11,7 +15,7 @@ mod node {
     /// All of them.
     pub fn all() -> Vec<libtest_mimic::Trial> {
         srchat_tests::trials![on_runtime:
-            release::it_is_installed_used_and_taken_away_and_nothing_is_left,
+            release::it_is_installed_used_upgraded_and_taken_away_and_nothing_is_left,
             basics::a_pod_finds_another_by_the_name_of_its_service,
         ]
     }

@@ -21,6 +21,11 @@ app.kubernetes.io/component: gateway
 {{- with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
+{{/* An upgrade with --reuse-values takes the values of a release that may be older than this one. */}}
+{{- define "srchat.drainSeconds" -}}
+{{ .Values.gateway.drainSeconds | default 300 }}
+{{- end }}
+
 {{/* The base URL of the endpoints that sessions publish. */}}
 {{- define "srchat.gatewayUrl" -}}
 {{- if .Values.gateway.url -}}

@@ -1,5 +1,7 @@
 //! Questions to the engine and its answers.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use srchat_tests::eventually::eventually;
 use srchat_tests::scripted_engine::{Fault, Pace, Script};
@@ -85,6 +87,45 @@ async fn every_token_arrives_before_the_next_is_made() {
     assert_eq!(events.json().await["choices"][0]["finish_reason"], "stop");
     assert_eq!(events.next().await.unwrap(), "[DONE]");
     assert_eq!(events.next().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_on_to_its_end_on_a_gateway_that_was_asked_to_end() {
+    let world = World::serving(Script {
+        pace: Pace::Stepped,
+        ..Script::default()
+    })
+    .await;
+    let mut events = Events::of(world.chat(true).send().await.unwrap());
+    world.engine.step(1);
+    assert_eq!(events.json().await["choices"][0]["delta"]["content"], "The");
+    world.gateway.end();
+    let refused = async || match world.connect(&rustls::version::TLS13).await {
+        Ok(_) => Err("it still takes connections"),
+        Err(_) => Ok(()),
+    };
+    eventually("nothing new to be taken", crate::world::PATIENCE, refused).await;
+    world.engine.step(4);
+    for token in [" capital", " is", " Paris", "."] {
+        assert_eq!(events.json().await["choices"][0]["delta"]["content"], token);
+    }
+    assert_eq!(events.json().await["choices"][0]["finish_reason"], "stop");
+    assert_eq!(events.all().await, ["[DONE]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_outlasts_the_draining_breaks_off_and_is_not_taken_for_whole() {
+    let script = Script {
+        pace: Pace::Stepped,
+        ..Script::default()
+    };
+    let world = World::of(script, |gateway| gateway.draining_for(Duration::ZERO)).await;
+    world.gateway.apply(world.route());
+    let answer = world.chat(true).send().await.unwrap();
+    world.engine.step(1);
+    world.gateway.end();
+    let broken = tokio::time::timeout(crate::world::PATIENCE, answer.bytes()).await;
+    assert!(broken.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,9 +50,15 @@ impl World {
 
     /// All of it, but the route says that the model is still loading.
     pub async fn loading(script: Script) -> Self {
+        Self::of(script, |gateway| gateway).await
+    }
+
+    /// The same with a gateway that is set up otherwise.
+    pub async fn of(script: Script, set_up: impl FnOnce(Gateway) -> Gateway) -> Self {
         let engine = ScriptedEngine::start(script).await.unwrap();
         let host = Deployed::start(engine.port()).await.unwrap();
-        let gateway = Arc::new(Gateway::new(&mut metrics::Registry::default()).unwrap());
+        let gateway = Gateway::new(&mut metrics::Registry::default()).unwrap();
+        let gateway = Arc::new(set_up(gateway));
         gateway
             .set_leaf(
                 LEAF.cert.pem().as_bytes(),

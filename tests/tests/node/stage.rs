@@ -32,6 +32,12 @@ const OPERATOR: &str = concat!(
     "docker.io/srchat/srchat-operator:",
     env!("CARGO_PKG_VERSION")
 );
+/// The version of a release that is older than the chart at hand.
+pub const OLDER: &str = "0.0.1";
+/// As that release's chart names it: until there is an older program, it is the one at hand.
+const OLDER_OPERATOR: &str = "docker.io/srchat/srchat-operator:0.0.1";
+/// Names an archive that `cargo image` wrote, to be installed instead of an image of the program that all other tests run.
+const ARCHIVE: &str = "SRCHAT_IMAGE";
 /// The namespace of the release.
 pub const SYSTEM: &str = rig::SYSTEM;
 
@@ -126,8 +132,14 @@ pub async fn stage() -> &'static Stage {
         .await
         .unwrap_or_else(|error| panic!("{}", causes(&error)));
     let binaries = OperatorBinaries::build().await.unwrap();
-    let operator = programs::operator(OPERATOR, &binaries.operator).unwrap();
-    node.import(&operator).unwrap();
+    match archive() {
+        Some(archive) => node.import_archive(&archive).unwrap(),
+        None => {
+            let operator = programs::operator(OPERATOR, &binaries.operator).unwrap();
+            node.import(&operator).unwrap();
+        }
+    }
+    node.tag(OPERATOR, OLDER_OPERATOR).unwrap();
     let curl = tools::on_path("curl").unwrap();
     node.import(&programs::image(CURL, &curl).unwrap()).unwrap();
     let stage = Stage {
@@ -149,7 +161,18 @@ pub async fn stage() -> &'static Stage {
     stage
 }
 
+/// Where the image is read from, seen from the repository as `cargo image --output` is; `None` if it is made here.
+pub fn archive() -> Option<PathBuf> {
+    let path = std::env::var_os(ARCHIVE).filter(|path| !path.is_empty())?;
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path))
+}
+
 impl Stage {
+    /// A folder of the stage's own.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Brings a program of this machine to the node as an image.
     pub async fn image(&self, reference: &str, program: &Path) {
         let image = programs::image(reference, program).unwrap();
@@ -263,6 +286,12 @@ impl Stage {
         arguments: &[&str],
         more: Value,
     ) -> String {
+        self.start_curl(namespace, name, arguments, more);
+        self.curl_said(namespace, name).await
+    }
+
+    /// Starts curl in a pod of its own.
+    pub fn start_curl(&self, namespace: &str, name: &str, arguments: &[&str], more: Value) {
         let mut container = json!({"name": "curl", "image": CURL, "args": arguments});
         for (field, value) in more.as_object().into_iter().flatten() {
             container[field] = value.clone();
@@ -276,6 +305,27 @@ impl Stage {
                 "volumes": [{"name": "srchat", "secret": {"secretName": "qwen-chat", "optional": true}}],
             },
         }));
+    }
+
+    /// Whether curl has ended in its pod.
+    pub async fn curl_ended(&self, namespace: &str, name: &str) -> bool {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let phase = pods.get(name).await.unwrap().status.unwrap().phase;
+        phase.as_deref() != Some("Running")
+    }
+
+    /// What a pod has said so far.
+    ///
+    /// # Errors
+    /// When it has not started yet.
+    pub fn logs(&self, namespace: &str, name: &str) -> Result<String, String> {
+        let logs = ["--namespace", namespace, "logs", name];
+        tokio::task::block_in_place(|| self.cluster.kubectl_with(&logs, ""))
+            .map_err(|error| error.to_string())
+    }
+
+    /// What curl has said in its pod, once it has ended, and ended well.
+    pub async fn curl_said(&self, namespace: &str, name: &str) -> String {
         let phase = self
             .pod(namespace, name, "to end", |pod| {
                 let phase = pod.status.as_ref()?.phase.clone()?;
