@@ -6,6 +6,7 @@ pub mod decide;
 mod given;
 pub mod ledger;
 pub mod observe;
+mod outage;
 pub mod progress;
 pub mod report;
 mod run;
@@ -79,10 +80,16 @@ pub(crate) async fn reconcile(given: Given, context: Arc<Context>) -> Result<Nex
             )))
         }
     };
+    // Ledger, route and Secret are read anew in the next go; until then they would only lie in memory, thousands of times.
+    (memory.stored, memory.door) = (None, None);
     if gone {
         context.forget(&uid);
     } else {
+        let failing = memory.failures > 0;
         context.remember(&uid, memory);
+        if failing {
+            context.failed.notify_one();
+        }
     }
     next
 }
@@ -98,7 +105,6 @@ async fn passes(
         given.session.status.clone_from(&memory.shown);
     }
     let mut read_at = Instant::now();
-    (memory.stored, memory.door) = (None, None);
     for _ in 0..PASSES {
         let observed = read::observe(context, &given, memory).await;
         let session = &mut given.session;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use srchat_crds::ChatSessionStatus;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::decide::Verdict;
 use super::ledger::store::{Ledgers, Stored};
@@ -60,6 +60,8 @@ pub struct Context {
     /// Where the sessions are that a pass has looked at, by UID: what wakes them knows UIDs only.
     pub(super) places: Mutex<HashMap<String, (String, String)>>,
     pub(super) memories: Mutex<HashMap<String, Memory>>,
+    /// Told of every go that failed.
+    pub(super) failed: Notify,
     pub(super) offers: tokio::sync::Mutex<Catalog>,
 }
 
@@ -134,6 +136,13 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(uid.to_owned(), memory);
+    }
+
+    /// The sessions whose last go failed.
+    pub(super) fn failing(&self) -> Vec<String> {
+        let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = memories.iter().filter(|(_, memory)| memory.failures > 0);
+        failing.map(|(uid, _)| uid.clone()).collect()
     }
 
     pub(super) fn forget(&self, uid: &str) {

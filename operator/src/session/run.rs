@@ -11,17 +11,17 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action as Next, Config as Pace};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
-use kube::{Api, Client, Config};
+use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
+use kube::{Api, Client, Config, Resource as _};
 use prometheus_client::registry::Registry;
 use srchat_crds::{ChatSession, FIELD_MANAGER};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::context::{Context, Settings};
 use super::ledger::store::Ledgers;
 use super::observe::{Gap, NoAccount};
-use super::{Given, reconcile};
+use super::{Given, outage, reconcile};
 use crate::args::ControllerArgs;
 use crate::http::{Probes, asked_to_end, serve_probes};
 use crate::hub::Hub;
@@ -120,19 +120,21 @@ pub async fn run(args: ControllerArgs) -> Result<(), Stopped> {
         metrics: counted.clone(),
         places: Mutex::default(),
         memories: Mutex::default(),
+        failed: Notify::new(),
         offers: tokio::sync::Mutex::default(),
         client: client.clone(),
     });
 
     let (woken, wake) = futures::channel::mpsc::unbounded();
-    let controller = Controller::new(Api::all(client.clone()), watcher::Config::default())
+    let controller = sessions(&client)
         .with_config(Pace::default().concurrency(CONCURRENCY))
         .trigger_backoff(backoff::of_a_watch())
         .reconcile_on(wake);
     let watched = controller.store();
-    let watching = future::join(
+    let watching = future::join3(
         listen_for_pods(Arc::clone(&context), woken.clone()),
-        listen_for_account(Arc::clone(&context), woken),
+        listen_for_account(Arc::clone(&context), woken.clone()),
+        outage::watch(&client, &context.failed, || wake_failed(&context, &woken)),
     );
     let provider = account::watch(
         client.clone(),
@@ -203,6 +205,19 @@ fn names(args: &ControllerArgs) -> Vec<String> {
         }
     }
     names
+}
+
+/// All sessions as they change. Who wrote which field is the API server's own book: it is longer than many a session, is never
+/// read here, and would be held for each of them.
+fn sessions(client: &Client) -> Controller<DeserializeGuard<ChatSession>> {
+    let (reader, writer) = reflector::store();
+    let changes = watcher(Api::all(client.clone()), watcher::Config::default())
+        .modify(|session: &mut DeserializeGuard<ChatSession>| {
+            session.meta_mut().managed_fields = None;
+        })
+        .reflect(writer)
+        .applied_objects();
+    Controller::for_stream(changes, reader)
 }
 
 /// The loop over all sessions.
@@ -282,6 +297,13 @@ fn wake(context: &Context, woken: &Woken, uid: Option<&str>) {
     for reference in context.known(uid) {
         // Only at the very end of the process is nobody listening any more.
         let _ = woken.unbounded_send(reference);
+    }
+}
+
+/// Wakes the sessions whose last go failed.
+fn wake_failed(context: &Context, woken: &Woken) {
+    for uid in context.failing() {
+        wake(context, woken, Some(&uid));
     }
 }
 
