@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use srchat_operator::ssh::{Range, Sftp, Target, Tuning, connect_tuned};
+use srchat_operator::ssh::{Range, Target, Tuning, connect_tuned};
 use srchat_tests::hosts::Hosts;
 use srchat_tests::sshd::{Sshd, Talk};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -222,11 +222,9 @@ impl Peers {
         let mut channels = 1;
         if upload {
             channels = sftp.stripes();
-            let opening = (1..channels).map(|_| connection.sftp());
-            let others = futures::future::try_join_all(opening).await.unwrap();
-            let sessions: Vec<&Sftp> = std::iter::once(&sftp).chain(&others).collect();
             let source = tokio::fs::File::open(&from).await.unwrap();
-            let moved = Sftp::write_over(&sessions, to.to_str().unwrap(), 0, source, &|_| {}).await;
+            let path = to.to_str().unwrap();
+            let moved = sftp.write_over(channels, path, 0, source, &|_| {}).await;
             assert_eq!(moved.unwrap().bytes, size as u64);
         } else {
             let sink = tokio::fs::File::create(&to).await.unwrap();

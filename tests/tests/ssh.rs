@@ -9,6 +9,7 @@ use srchat_operator::ssh::{
     Bounds, Connection, EntryKind, Error, KeyPair, Link, Range, SftpError, Target, Tuning, connect,
     connect_tuned,
 };
+use srchat_tests::eventually::eventually;
 use srchat_tests::hosts::Hosts;
 use srchat_tests::sshd::{Sshd, Talk};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -240,6 +241,108 @@ async fn files_travel_both_ways_unchanged_and_go_on_where_they_broke_off() {
     sftp.remove(&format!("{folder}/link")).await.unwrap();
     sftp.remove_folder(&format!("{folder}/sub")).await.unwrap();
     sftp.remove_folder(&folder).await.unwrap();
+}
+
+/// OpenSSH's SFTP server as a command of its own, behind whatever is to be so for it.
+fn server_after(preparation: &str) -> String {
+    format!(
+        "{preparation}; for folder in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/libexec; do \
+         [ ! -x $folder/sftp-server ] || exec $folder/sftp-server; done"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_host_stops_taking_is_refused_and_goes_on_once_there_is_room() {
+    let server = server().await;
+    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
+    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let file = format!("{folder}/file");
+    let content = noise(9 << 20);
+    // Blocks of 512 bytes, or of 1024 where the shell is another.
+    let full = server_after("trap '' XFSZ; ulimit -f 4096");
+    let sftp = connection.sftp_by(&full).await.unwrap();
+    let failed = sftp
+        .write_over(3, &file, 0, content.as_slice(), &|_| ())
+        .await;
+    assert!(matches!(failed, Err(SftpError::Refused(_))), "{failed:?}");
+    let sftp = connection.sftp().await.unwrap();
+    let there = usize::try_from(sftp.look(&file).await.unwrap().size).unwrap();
+    assert!(there <= 4 << 20, "{there}");
+    sftp.write(&file, there as u64, &content[there..], &|_| ())
+        .await
+        .unwrap();
+    let mut back = Vec::new();
+    sftp.read(&file, Range::ALL, &mut back, &|_| ())
+        .await
+        .unwrap();
+    assert!(back == content);
+    say(&connection, &format!("rm -r {folder}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_loses_one_of_its_channels_fails_and_goes_on_without_a_gap() {
+    let server = server().await;
+    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
+    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let (file, pids) = (format!("{folder}/file"), format!("{folder}/pids"));
+    let content = noise(24 << 20);
+    let counted = server_after(&format!("echo $$ >>{pids}"));
+    let sftp = connection.sftp_by(&counted).await.unwrap();
+
+    let (source, mut sink) = tokio::io::duplex(64 << 10);
+    let (early, late) = content.split_at(12 << 20);
+    let feeding = async {
+        sink.write_all(early).await.unwrap();
+        eventually("all channels are open", Duration::from_secs(20), || async {
+            match say(&connection, &format!("wc -l <{pids}")).await.trim() {
+                "3" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        })
+        .await;
+        say(&connection, &format!("kill -9 $(tail -n 1 {pids})")).await;
+        // Nobody reads all of it: the transfer has failed by then.
+        let _ = sink.write_all(late).await;
+        drop(sink);
+    };
+    let writing = sftp.write_over(3, &file, 0, source, &|_| ());
+    let (failed, ()) = tokio::join!(writing, feeding);
+    assert!(matches!(failed, Err(SftpError::Broken(_))), "{failed:?}");
+
+    let there = usize::try_from(sftp.look(&file).await.unwrap().size).unwrap();
+    assert!(there > 0 && there < content.len(), "{there}");
+    sftp.write(&file, there as u64, &content[there..], &|_| ())
+        .await
+        .unwrap();
+    let mut back = Vec::new();
+    sftp.read(&file, Range::ALL, &mut back, &|_| ())
+        .await
+        .unwrap();
+    assert!(back == content);
+    say(&connection, &format!("rm -r {folder}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_gives_fewer_channels_is_written_to_over_those() {
+    let server = server().await;
+    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
+    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let file = format!("{folder}/file");
+    let content = noise(40 << 20);
+    let sftp = connection.sftp().await.unwrap();
+    // sshd gives ten on a connection where nothing else is said.
+    let moved = sftp
+        .write_over(16, &file, 0, content.as_slice(), &|_| ())
+        .await
+        .unwrap();
+    assert_eq!(moved.sha256, hex::encode(Sha256::digest(&content)));
+    server.logs("no more sessions").await;
+    let mut back = Vec::new();
+    sftp.read(&file, Range::ALL, &mut back, &|_| ())
+        .await
+        .unwrap();
+    assert!(back == content);
+    say(&connection, &format!("rm -r {folder}")).await;
 }
 
 /// A source that fails.

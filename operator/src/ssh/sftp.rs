@@ -3,6 +3,7 @@
 mod read;
 mod write;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use russh_sftp::client::RawSftpSession;
@@ -103,9 +104,34 @@ pub struct Moved {
 /// Called with the bytes moved so far, after every block.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
+/// How the server is started; for a transfer over several channels, once more for each of them.
+#[derive(Clone)]
+enum Server {
+    /// As sshd has it.
+    Subsystem,
+    /// By a command, for keys that are bound to one.
+    Command(String),
+}
+
+impl Server {
+    async fn start(&self, connection: &Connection) -> Result<Arc<RawSftpSession>, Error> {
+        let stream = match self {
+            Self::Subsystem => connection.start_subsystem("sftp", CHANNEL_LIMIT).await?,
+            Self::Command(command) => connection.start_with_limit(command, CHANNEL_LIMIT).await?,
+        };
+        let config = russh_sftp::client::Config {
+            request_timeout_secs: REQUEST_TIMEOUT.as_secs(),
+            ..russh_sftp::client::Config::default()
+        };
+        Ok(Arc::new(RawSftpSession::new_with_config(stream, config)))
+    }
+}
+
 /// An SFTP session.
 pub struct Sftp {
-    raw: RawSftpSession,
+    raw: Arc<RawSftpSession>,
+    connection: Connection,
+    server: Server,
     read_block: usize,
     write_block: usize,
     /// As the host's first answer was seen to take.
@@ -124,8 +150,7 @@ impl Connection {
     /// # Errors
     /// When the host has none.
     pub async fn sftp(&self) -> Result<Sftp, SftpError> {
-        let stream = self.start_subsystem("sftp", CHANNEL_LIMIT).await?;
-        Sftp::start(stream).await
+        Sftp::start(self, Server::Subsystem).await
     }
 
     /// Starts SFTP by a command, for keys that are bound to one.
@@ -133,18 +158,13 @@ impl Connection {
     /// # Errors
     /// When the command does not speak SFTP.
     pub async fn sftp_by(&self, command: &str) -> Result<Sftp, SftpError> {
-        let stream = self.start_with_limit(command, CHANNEL_LIMIT).await?;
-        Sftp::start(stream).await
+        Sftp::start(self, Server::Command(command.to_owned())).await
     }
 }
 
 impl Sftp {
-    async fn start(stream: super::Stream) -> Result<Self, SftpError> {
-        let config = russh_sftp::client::Config {
-            request_timeout_secs: REQUEST_TIMEOUT.as_secs(),
-            ..russh_sftp::client::Config::default()
-        };
-        let raw = RawSftpSession::new_with_config(stream, config);
+    async fn start(connection: &Connection, server: Server) -> Result<Self, SftpError> {
+        let raw = server.start(connection).await?;
         let greeted = async {
             let begun = Instant::now();
             let version = raw.init().await?;
@@ -161,13 +181,15 @@ impl Sftp {
             .map_err(|_elapsed| Error::TooSlow("starting SFTP"))??;
         Ok(Self {
             raw,
+            connection: connection.clone(),
+            server,
             read_block: block(read),
             write_block: block(write),
             round_trip,
         })
     }
 
-    /// Over how many sessions of one connection a large file is best written, this one among them: one near, several far.
+    /// Over how many channels of the connection a large file is best written: one near, several far.
     pub fn stripes(&self) -> usize {
         stripes(self.round_trip)
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use futures::future::join_all;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
@@ -25,7 +24,6 @@ use super::{FileName, describe, file, hash, headers, name, refusal, sum, walk};
 use crate::gateway::body::{Answer, content_length, drain, json};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::sessions::Admitted;
-use crate::gateway::tunnel::Tunnel;
 use crate::metrics::{self, ByteLabels, Direction};
 use crate::ssh::{EntryKind, Moved, Range, Sftp, SftpError};
 
@@ -129,9 +127,7 @@ async fn write(
         }
     }
     let limit = part.map_or(room, |(_, length, _)| length);
-    let others = others(&tunnel, sftp.stripes(), length).await;
-    let channels: Vec<&Sftp> = std::iter::once(&sftp).chain(&others).collect();
-    let moved = receive(&channels, (&unfinished, offset), body, (limit, quota)).await;
+    let moved = receive(&sftp, (&unfinished, offset), body, (length, limit, quota)).await;
     let counted = moved.as_ref().map_or(0, |moved| moved.bytes);
     metrics
         .bytes
@@ -183,15 +179,6 @@ async fn write(
     Ok(answer)
 }
 
-/// More channels for a large upload to a far host. One that gives none makes it slower, not impossible.
-async fn others(tunnel: &Tunnel, stripes: usize, length: Option<u64>) -> Vec<Sftp> {
-    if length.is_none_or(|length| length < STRIPED_FROM) {
-        return Vec::new();
-    }
-    let others = join_all((1..stripes).map(|_| tunnel.sftp())).await;
-    others.into_iter().flatten().collect()
-}
-
 /// Bytes that may still come: the quota less what lies there, `own` not counted. Where that is less than `wanted`, uploads that were
 /// given up make room.
 pub(super) async fn room(
@@ -238,14 +225,18 @@ pub(super) async fn replaces(sftp: &Sftp, name: &FileName) -> Result<bool, Refus
 }
 
 async fn receive(
-    channels: &[&Sftp],
+    sftp: &Sftp,
     (path, offset): (&str, u64),
     body: &mut Incoming,
-    (limit, quota): (u64, u64),
+    (length, limit, quota): (Option<u64>, u64, u64),
 ) -> Result<Moved, Refusal> {
+    let channels = match length {
+        Some(length) if length >= STRIPED_FROM => sftp.stripes(),
+        Some(_) | None => 1,
+    };
     let mut source = StreamReader::new(Pieces::of(body, limit));
-    let moved = Sftp::write_over(channels, path, offset, &mut source, NO_PROGRESS).await;
-    moved.map_err(|error| match error {
+    let moved = sftp.write_over(channels, path, offset, &mut source, NO_PROGRESS);
+    moved.await.map_err(|error| match error {
         SftpError::Local(_) => source.get_ref().why(quota).unwrap_or(Refusal::Unreachable),
         other => refusal(other),
     })

@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
+use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as RawError;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Status};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Moved, Progress, Sftp, SftpError};
+use super::{Connection, Error, Moved, Progress, START_TIMEOUT, Server, Sftp, SftpError};
 
 /// Blocks on the way at once in one channel: the nine that fill sshd's window, and some that are ready when it opens.
 const IN_FLIGHT: usize = 12;
@@ -34,53 +37,82 @@ impl Sftp {
         source: impl AsyncRead + Unpin,
         progress: Progress<'_>,
     ) -> Result<Moved, SftpError> {
-        Self::write_over(&[self], path, offset, source, progress).await
+        self.write_over(1, path, offset, source, progress).await
     }
 
-    /// As [`write`](Self::write), over several sessions of one connection at once. After a failure the file is as long as all that
-    /// was written without a gap.
+    /// As [`write`](Self::write), over so many channels of the connection. The first blocks do not wait for the others to open, which
+    /// takes round trips; one that does not open makes the transfer slower, not impossible. After a failure the file is as long as
+    /// all that was written without a gap.
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    ///
-    /// # Panics
-    /// Without a session.
     pub async fn write_over(
-        channels: &[&Self],
+        &self,
+        channels: usize,
         path: &str,
         offset: u64,
         source: impl AsyncRead + Unpin,
         progress: Progress<'_>,
     ) -> Result<Moved, SftpError> {
-        let attrs = || FileAttributes {
-            permissions: Some(0o600),
-            ..FileAttributes::empty()
-        };
         let mut flags = OpenFlags::WRITE | OpenFlags::CREATE;
         if offset == 0 {
             flags |= OpenFlags::TRUNCATE;
         }
-        let (first, others) = channels.split_first().expect("there is a session");
-        let opened = first.raw.open(path, flags, attrs()).await?.handle;
-        let others = others.iter().map(|sftp| async move {
-            let opened = sftp.raw.open(path, OpenFlags::WRITE, attrs()).await?;
-            Ok::<_, SftpError>((*sftp, opened.handle))
+        let handle = self.raw.open(path, flags, ours()).await?.handle;
+        let mut files = vec![Arc::new(Opened {
+            raw: Arc::clone(&self.raw),
+            handle,
+        })];
+        // Tasks, because a channel that nobody waits for any more is closed only by whoever sees it open.
+        let others = (1..channels).map(|_| {
+            let (connection, server) = (self.connection.clone(), self.server.clone());
+            tokio::spawn(open_beside(connection, server, path.to_owned()))
         });
-        let mut files = vec![(*first, opened)];
-        files.extend(try_join_all(others).await?);
-        let written = write_blocks(&files, offset, source, progress).await;
+        let others = others.collect();
+        let size = self.write_block;
+        let written = write_blocks(&mut files, others, (offset, size), source, progress).await;
         // A server may tell of a full disk only now.
-        let closed = try_join_all(
-            files
-                .into_iter()
-                .map(|(sftp, handle)| sftp.raw.close(handle)),
-        )
-        .await;
+        let closing = files.iter().map(|file| file.raw.close(file.handle.clone()));
+        let closed = try_join_all(closing).await;
         let moved = written?;
         closed?;
         Ok(moved)
     }
 }
+
+/// Opens a file that is there over a channel of its own, with nothing waited for that need not be.
+async fn open_beside(
+    connection: Connection,
+    server: Server,
+    path: String,
+) -> Result<Arc<Opened>, SftpError> {
+    let opened = async {
+        let raw = server.start(&connection).await?;
+        let file = raw.open(path, OpenFlags::WRITE, ours());
+        let (_version, file) = tokio::try_join!(biased; raw.init(), file)?;
+        let handle = file.handle;
+        Ok(Arc::new(Opened { raw, handle }))
+    };
+    timeout(START_TIMEOUT, opened)
+        .await
+        .map_err(|_elapsed| Error::TooSlow("starting SFTP"))?
+}
+
+/// A file over one channel.
+struct Opened {
+    raw: Arc<RawSftpSession>,
+    handle: String,
+}
+
+fn ours() -> FileAttributes {
+    FileAttributes {
+        permissions: Some(0o600),
+        ..FileAttributes::empty()
+    }
+}
+
+/// One more channel on its way.
+type Opening = JoinHandle<Result<Arc<Opened>, SftpError>>;
 
 /// One block on the way: which channel carries it, where it begins, its length.
 struct Block {
@@ -90,17 +122,17 @@ struct Block {
 }
 
 async fn write_blocks(
-    files: &[(&Sftp, String)],
-    offset: u64,
+    files: &mut Vec<Arc<Opened>>,
+    mut others: FuturesUnordered<Opening>,
+    (offset, size): (u64, usize),
     mut source: impl AsyncRead + Unpin,
     progress: Progress<'_>,
 ) -> Result<Moved, SftpError> {
-    let size = files[0].0.write_block;
     let mut sum = Sha256::new();
     let mut next = offset;
     let mut seen = Seen {
         whole: Whole::from(offset),
-        load: vec![0; files.len()],
+        load: vec![0],
         progress,
     };
     let mut on_the_way = FuturesUnordered::new();
@@ -113,6 +145,7 @@ async fn write_blocks(
                     tokio::select! {
                         biased;
                         Some(answer) = on_the_way.next() => seen.take(answer)?,
+                        Some(opened) = others.next() => seen.join(files, opened),
                         block = &mut filling => break block?,
                     }
                 }
@@ -128,19 +161,19 @@ async fn write_blocks(
                     length: block.len() as u64,
                 };
                 next += about.length;
-                let (sftp, handle) = &files[channel];
+                let file = Arc::clone(&files[channel]);
                 on_the_way.push(async move {
-                    let written = sftp.raw.write(handle, about.at, block).await;
+                    let written = file.raw.write(&file.handle, about.at, block).await;
                     (about, written)
                 });
             }
-            while (last || on_the_way.len() >= IN_FLIGHT * files.len())
-                && let Some(answer) = on_the_way.next().await
-            {
-                seen.take(answer)?;
-            }
-            if last {
-                return Ok::<_, SftpError>(());
+            while last || on_the_way.len() >= IN_FLIGHT * files.len() {
+                tokio::select! {
+                    biased;
+                    Some(answer) = on_the_way.next() => seen.take(answer)?,
+                    Some(opened) = others.next(), if !last => seen.join(files, opened),
+                    else => return Ok::<_, SftpError>(()),
+                }
             }
         }
     };
@@ -157,7 +190,7 @@ async fn write_blocks(
                     ..FileAttributes::empty()
                 };
                 // Refused where the connection has gone; the checksum of the whole tells, then.
-                let _ = files[0].0.raw.fsetstat(&files[0].1, attrs).await;
+                let _ = files[0].raw.fsetstat(&files[0].handle, attrs).await;
             }
         };
         let _ = timeout(SETTLE_TIMEOUT, settled).await;
@@ -178,6 +211,18 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// One more channel to write over, or not.
+    fn join(&mut self, files: &mut Vec<Arc<Opened>>, opened: <Opening as Future>::Output) {
+        match opened {
+            Ok(Ok(file)) => {
+                files.push(file);
+                self.load.push(0);
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "a transfer goes on over fewer channels"),
+            Err(error) => tracing::error!(%error, "opening a channel failed in an unforeseen way"),
+        }
+    }
+
     fn take(
         &mut self,
         (block, written): (Block, Result<Status, RawError>),
