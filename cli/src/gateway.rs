@@ -1,5 +1,6 @@
 //! The HTTP client of one session's endpoint: chat, logs, files.
 
+mod certificate;
 mod files;
 
 pub use files::{List, Listed, Many, Part, Remote, sha256_of};
@@ -201,6 +202,10 @@ fn bad_url(url: &str) -> Failure {
 fn unreachable(name: &str, error: &reqwest::Error) -> Failure {
     if error.is_body() {
         return Failure::new(Code::Transfer, chain(error)).passing();
+    }
+    let host = error.url().and_then(reqwest::Url::host_str);
+    if let Some(refused) = certificate::refused(host.unwrap_or("the gateway"), error) {
+        return refused;
     }
     Failure::new(
         Code::NotReady,

@@ -15,6 +15,7 @@ mod sessions;
 mod status;
 mod tls;
 mod tunnel;
+mod validity;
 mod watch;
 
 use std::io;
@@ -123,6 +124,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         () = crate::http::serve_probes(probes, ready) => Ok(()),
         // Ends only with the process: the watch starts itself again after every failure.
         () = watch => Ok(()),
+        () = validity::remind(&gateway, &tls_secret) => Ok(()),
         asked = async {
             crate::http::asked_to_end().await.map_err(Error::Signals)?;
             gateway.ending.cancel();

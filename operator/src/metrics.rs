@@ -139,6 +139,8 @@ pub struct Gateway {
     pub in_flight: Gauge,
     /// Requests refused for their token.
     pub unauthorized: Counter,
+    /// When the certificate that is served expires, in Unix seconds; 0 while there is none.
+    pub certificate_expires: Gauge,
 }
 
 impl Gateway {
@@ -157,6 +159,7 @@ impl Gateway {
             routes: Gauge::default(),
             in_flight: Gauge::default(),
             unauthorized: Counter::default(),
+            certificate_expires: Gauge::default(),
         };
         registry.register_with_unit(
             "gen_ai_server_request_duration",
@@ -222,6 +225,12 @@ impl Gateway {
             "srchat_gateway_unauthorized",
             "Requests refused for their token",
             metrics.unauthorized.clone(),
+        );
+        registry.register_with_unit(
+            "srchat_gateway_certificate_expires",
+            "When the certificate that is served expires, since the Unix epoch",
+            Unit::Seconds,
+            metrics.certificate_expires.clone(),
         );
         metrics
     }

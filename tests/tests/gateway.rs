@@ -4,6 +4,8 @@
 #[path = "gateway/world.rs"]
 mod world;
 
+#[path = "gateway/certificates.rs"]
+mod certificates;
 #[path = "gateway/chat.rs"]
 mod chat;
 #[path = "gateway/cluster.rs"]

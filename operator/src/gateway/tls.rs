@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -14,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::validity;
 
 /// A handshake is two round trips; slower is a scanner or an attack.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +40,14 @@ pub enum Error {
 
 /// The leaf that is served at the moment.
 #[derive(Debug, Default)]
-pub struct Leaf(RwLock<Option<Arc<CertifiedKey>>>);
+pub struct Leaf(RwLock<Option<Served>>);
+
+#[derive(Debug)]
+struct Served {
+    key: Arc<CertifiedKey>,
+    /// `None` where its dates cannot be read; clients then say what they think of it.
+    until: Option<Timestamp>,
+}
 
 impl Leaf {
     /// Serves another leaf from now on. The old one stays when this is an error.
@@ -47,11 +57,21 @@ impl Leaf {
             .ok()
             .filter(|chain| !chain.is_empty())
             .ok_or(Error::Chain)?;
+        let until = chain.first().and_then(|leaf| validity::not_after(leaf));
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_error| Error::Key)?;
         let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
             .map_err(Error::Unfit)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(key));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Served {
+            key: Arc::new(key),
+            until,
+        });
         Ok(())
+    }
+
+    /// Until when clients accept the one that is served.
+    pub fn until(&self) -> Option<Timestamp> {
+        let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        served.as_ref()?.until
     }
 
     /// Whether there is one.
@@ -65,10 +85,8 @@ impl Leaf {
 
 impl ResolvesServerCert for Leaf {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        served.as_ref().map(|served| served.key.clone())
     }
 }
 

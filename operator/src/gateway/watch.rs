@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 
-use super::Gateway;
+use super::{Gateway, validity};
 use crate::backoff;
 use crate::route::Route;
 
@@ -45,7 +46,7 @@ pub(super) async fn follow(gateway: &Gateway, client: Client, namespace: &str, l
 fn take(gateway: &Gateway, secret: &Secret, leaf: &str) -> Option<String> {
     let name = secret.metadata.name.as_deref()?;
     if name == leaf {
-        take_leaf(gateway, secret);
+        take_leaf(gateway, secret, leaf);
         return None;
     }
     let uid = name.strip_prefix(Route::PREFIX)?;
@@ -71,7 +72,7 @@ fn take(gateway: &Gateway, secret: &Secret, leaf: &str) -> Option<String> {
     }
 }
 
-fn take_leaf(gateway: &Gateway, secret: &Secret) {
+fn take_leaf(gateway: &Gateway, secret: &Secret, leaf: &str) {
     let data = secret.data.as_ref();
     let part = |key: &str| {
         data.and_then(|data| data.get(key))
@@ -79,7 +80,10 @@ fn take_leaf(gateway: &Gateway, secret: &Secret) {
             .unwrap_or_default()
     };
     match gateway.leaf.set(part("tls.crt"), part("tls.key")) {
-        Ok(()) => tracing::info!("the certificate was taken in"),
+        Ok(()) => {
+            tracing::info!("the certificate was taken in");
+            validity::tell(gateway, leaf, Timestamp::now());
+        }
         Err(error) => {
             tracing::error!(%error, "the certificate cannot be used; the one before is served on")
         }
