@@ -20,7 +20,7 @@ use srchat_crds::status::Plan;
 use srchat_crds::{ANNOTATION_UNCONFIRMED_UNTIL, ChatSession, ChatSessionSpec, Dollars};
 use std::time::Duration;
 
-pub use words::{Words, name_for};
+pub use words::{Words, name_for, rejected};
 
 /// Time to read a plan and to make up one's mind. The operator deletes what is still unconfirmed then.
 const TO_CONFIRM: SignedDuration = SignedDuration::from_mins(15);

@@ -78,6 +78,9 @@ fn final_word(name: &str, ready: &Condition, now: Timestamp) -> Option<Failure> 
         }
         "InsufficientBalance" => "the provider's account has no balance: top it up".into(),
         "SecretNameTaken" => format!("a Secret {name}-chat that is not ours is in the way"),
+        "SecretsForbidden" => {
+            "whoever runs srchat adds this namespace to the chart's watchNamespaces".into()
+        }
         _ => return None,
     };
     let since = distance(&ready.last_transition_time, now);
@@ -186,13 +189,10 @@ pub fn lines(session: &ChatSession, now: Timestamp) -> Vec<(&'static str, String
                 plan.gpu_count, plan.gpu, plan.engine, plan.hourly_cost
             ),
         ));
-        let rejected = plan
-            .rejected
-            .iter()
-            .map(|r| format!("{}: {:?}", r.gpu, r.reason));
-        let rejected: Vec<_> = rejected.collect();
-        if !rejected.is_empty() {
-            lines.push(("not taken", rejected.join(", ")));
+        let mut label = "others";
+        for (why, gpus) in crate::proposal::rejected(plan) {
+            lines.push((label, format!("{why}: {}", gpus.join(", "))));
+            label = "";
         }
     }
     if let Some(instance) = &status.instance {

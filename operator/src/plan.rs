@@ -7,6 +7,7 @@ mod memory;
 mod serving;
 mod startup;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -214,16 +215,60 @@ pub struct Rejected {
     pub reason: RejectedReason,
 }
 
-/// Why nothing can be rented for this wish now.
+/// Why nothing can be rented for this wish now. Displayed, it ends with the offers that came nearest and what speaks against them.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}", nearest(rejected))]
 pub struct Refusal {
     /// The reason that the condition `Planned` gets.
     pub reason: Planned,
     /// One sentence for the user, with what would help.
     pub message: String,
-    /// Every offer, with the reason against it.
+    /// Every offer, with the reason against it; what has most memory comes first.
     pub rejected: Vec<Rejected>,
+}
+
+/// So many GPUs are named for each reason: the sentence is for people, and stands in the status.
+const NAMED: usize = 4;
+
+/// `; not taken: B200, H200 SXM and 9 more (too small), L4 (not in gpu.types)`.
+fn nearest(all: &[Rejected]) -> String {
+    let mut groups: Vec<(RejectedReason, Vec<String>)> = Vec::new();
+    for status::Rejected { gpu, reason } in rejected(all, "") {
+        match groups.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, gpus)) if gpus.contains(&gpu) => {}
+            Some((_, gpus)) => gpus.push(gpu),
+            None => groups.push((reason, vec![gpu])),
+        }
+    }
+    let mut text = String::new();
+    for (reason, gpus) in groups {
+        text.push_str(if text.is_empty() {
+            "; not taken: "
+        } else {
+            ", "
+        });
+        text.push_str(&gpus[..gpus.len().min(NAMED)].join(", "));
+        if let Some(more) = gpus.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            let _ = write!(text, " and {more} more");
+        }
+        let _ = write!(text, " ({})", in_words(reason));
+    }
+    text
+}
+
+/// What speaks against an offer, in the names of the spec.
+fn in_words(reason: RejectedReason) -> &'static str {
+    match reason {
+        RejectedReason::TooSmall => "too small",
+        RejectedReason::OverPrice => "above limits.maxHourlyCost",
+        RejectedReason::NoStock => "none in stock",
+        RejectedReason::WrongType => "not in gpu.types",
+        RejectedReason::WrongCloud => "not in runpod.cloud",
+        RejectedReason::WrongDataCenter => "not in runpod.dataCenters",
+        RejectedReason::Unsupported => "cannot run the engine",
+        RejectedReason::Excluded => "failed a short while ago",
+        RejectedReason::Dearer => "would do otherwise",
+    }
 }
 
 /// An offer to leave out for now: this GPU in this cloud.

@@ -56,6 +56,8 @@ pub enum Published {
     Missing,
     /// One of that name belongs to somebody else, and is never written.
     Taken,
+    /// We have no right to Secrets in that namespace.
+    Forbidden,
     /// Ours.
     Ours {
         /// The token in it, where it has the form of one.
@@ -90,11 +92,17 @@ impl Front {
     ) -> Result<Published, kube::Error> {
         let found = secrets(client, session)
             .get_opt(&session.published_secret())
-            .await?;
-        Ok(found.map_or(Published::Missing, |found| self.judge(session, found)))
+            .await;
+        match found {
+            Ok(Some(found)) => Ok(self.judge(session, found)),
+            Ok(None) => Ok(Published::Missing),
+            // A fact, and no failure: a session that ends needs no Secret, and must not wait for the right to look at one.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(Published::Forbidden),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Makes the Secret right; `None` when its name is taken. Keeps the token that is in it, or makes one.
+    /// Makes the Secret right; `None` when its name is taken or the right to look is gone. Keeps the token that is in it, or makes one.
     pub async fn publish(
         &self,
         client: &Client,
@@ -102,7 +110,7 @@ impl Front {
     ) -> Result<Option<Token>, kube::Error> {
         let api = secrets(client, session);
         match self.look(client, session).await? {
-            Published::Taken => Ok(None),
+            Published::Taken | Published::Forbidden => Ok(None),
             Published::Ours {
                 token: Some(token),
                 stale: false,

@@ -47,8 +47,11 @@ impl fmt::Display for Words<'_> {
         writeln!(f, "disk      {}", plan.disk)?;
         writeln!(f, "price     {}", self.price())?;
         write!(f, "ends      {}", self.end())?;
+        let mut label = "others";
         for (why, gpus) in rejected(plan) {
-            write!(f, "\nnot taken {why}: {}", gpus.join(", "))?;
+            write!(f, "\n{label:<9} {why}: {}", gpus.join(", "))?;
+            // The label of the first line is that of those below it.
+            label = "";
         }
         Ok(())
     }
@@ -102,7 +105,7 @@ fn engine(plan: &Plan) -> String {
 }
 
 /// The offers not taken, by reason, each GPU once.
-fn rejected(plan: &Plan) -> Vec<(&'static str, Vec<&str>)> {
+pub fn rejected(plan: &Plan) -> Vec<(&'static str, Vec<&str>)> {
     let mut reasons: BTreeMap<RejectedReason, Vec<&str>> = BTreeMap::new();
     for rejected in &plan.rejected {
         let gpus = reasons.entry(rejected.reason).or_default();
@@ -124,9 +127,9 @@ fn why(reason: RejectedReason) -> &'static str {
         RejectedReason::WrongType => "not among --gpu-type",
         RejectedReason::WrongCloud => "not in the wanted cloud",
         RejectedReason::WrongDataCenter => "not in the wanted data centers",
-        RejectedReason::Unsupported => "does not run the engine",
+        RejectedReason::Unsupported => "cannot run the engine",
         RejectedReason::Excluded => "failed a short while ago",
-        RejectedReason::Dearer => "would do, but costs more",
+        RejectedReason::Dearer => "would do, but cost more",
     }
 }
 
@@ -166,9 +169,9 @@ engine    vLLM, 32768 tokens of context
 disk      50G
 price     about $0.49 an hour, never above $1.00
 ends      after 4h at the latest, after 30m without use, and before $4.00 are spent
-not taken too small: RTX A4000
-not taken none in stock: A40
-not taken would do, but costs more: L40S";
+others    too small: RTX A4000
+          none in stock: A40
+          would do, but cost more: L40S";
         assert_eq!(Words(&planned("1", "0.49")).to_string(), expected);
     }
 

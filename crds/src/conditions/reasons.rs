@@ -156,6 +156,8 @@ reasons! {
         WaitingForModel False,
         /// A Secret of the name that this session publishes exists and is not its own.
         SecretNameTaken False,
+        /// srchat may not handle Secrets in this namespace, and rents nothing: watchNamespaces of its installation has to name it.
+        SecretsForbidden False,
         /// Nothing to publish yet.
         Pending Unknown,
         /// The endpoint is closed.

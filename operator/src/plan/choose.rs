@@ -270,7 +270,7 @@ impl Choice<'_> {
             Box::new(Refusal {
                 reason,
                 message,
-                rejected: reasons(judged, None),
+                rejected: against_all(judged),
             })
         };
         self.in_time(startup_seconds)
@@ -416,6 +416,13 @@ impl Pod {
             },
         }
     }
+}
+
+/// Every offer with its reason, the one with most memory first: where nothing fits, it came nearest.
+fn against_all(judged: &[Judged<'_>]) -> Vec<Rejected> {
+    let mut judged = judged.to_vec();
+    judged.sort_by_key(|(offer, _)| Reverse(gpus::of(offer).visible_mib));
+    reasons(&judged, None)
 }
 
 /// Every offer but the one taken, with its reason.

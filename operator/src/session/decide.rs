@@ -231,6 +231,8 @@ pub enum Blocked {
     Provider(UnreadWhy),
     /// A Secret of the name to publish is somebody else's.
     SecretNameTaken,
+    /// We may not handle Secrets in its namespace.
+    SecretsForbidden,
     /// The plan is being made.
     Planning,
     /// There is no plan.
@@ -468,6 +470,7 @@ impl<'a> View<'a> {
     fn published(&self) -> Result<bool, Blocked> {
         match (&self.seen.door.published, &self.seen.door.route) {
             (Published::Taken, _) => Err(Blocked::SecretNameTaken),
+            (Published::Forbidden, _) => Err(Blocked::SecretsForbidden),
             (
                 Published::Ours {
                     stale: false,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use srchat_crds::Dollars;
 use srchat_crds::conditions::Planned;
-use srchat_crds::{Dollars, status};
 
 use crate::host::{BootId, Medium};
 pub use crate::lease::Gap;
@@ -141,6 +141,8 @@ pub enum Published {
     Missing,
     /// One of that name that is not ours: never written.
     Taken,
+    /// We may not look: the rights are missing here, or went first when the namespace was deleted.
+    Forbidden,
     /// Ours, whole and of the present URL and CA; `stale` when not.
     Ours {
         /// Whether something in it is out of date.
@@ -267,10 +269,8 @@ pub struct Proposal {
 pub struct NoPlan {
     /// The reason of the condition `Planned`.
     pub reason: Planned,
-    /// A sentence.
+    /// A sentence; where offers were looked at, with the ones that came nearest and why each was not taken.
     pub message: String,
-    /// Every offer that was not taken, and why.
-    pub rejected: Vec<status::Rejected>,
     /// Whether only the world has to change, not the session.
     pub passing: bool,
 }

@@ -114,7 +114,7 @@ fn within(verdict: &Verdict) -> Option<&'static str> {
             Blocked::ForeignInstallation => "foreign",
             Blocked::NoAccount(_) => "account",
             Blocked::Provider(_) => "provider",
-            Blocked::SecretNameTaken => "secret",
+            Blocked::SecretNameTaken | Blocked::SecretsForbidden => "secret",
             // A plan that is made again and comes to nothing again is one try.
             Blocked::Planning | Blocked::NoPlan(_) => "plan",
             Blocked::Budget { .. } => "budget",

@@ -11,12 +11,12 @@ use srchat_crds::{Dollars, Size};
 use crate::hub::{Cache, Facts};
 use crate::provider::Offer;
 
-use super::{Choice, Judged, Refusal, Wish, context_bounds, gpus, reasons, serving};
+use super::{Choice, Judged, Refusal, Wish, against_all, context_bounds, gpus, serving};
 
 impl Choice<'_> {
     /// Names the reason, and puts it into a sentence.
     pub(super) fn refuse(&self, facts: &Facts, offers: &[Offer], judged: &[Judged<'_>]) -> Refusal {
-        let rejected = reasons(judged, None);
+        let rejected = against_all(judged);
         let need = Size::gib_for(self.need().memory(self.bounds.least, 1).per_gpu);
         let each = if self.wish.gpu_count > 1 {
             " on each GPU"

@@ -308,6 +308,28 @@ fn what_fits_but_costs_too_much_is_named_with_its_price() {
 }
 
 #[test]
+fn a_refusal_names_what_came_nearest_and_what_speaks_against_it() {
+    let mut asked = wish("a/b");
+    asked.gpu_types = vec!["RTX A4000".into()];
+    asked.max_hourly_cost = Dollars::cents(1);
+    let refused = refusal(&asked, &llama_8b(), &offers());
+    let said = refused.to_string();
+    let named = said.strip_prefix(&refused.message).unwrap();
+    assert!(named.starts_with("; not taken: "), "{said}");
+    assert!(named.contains(" (not in gpu.types)"), "{said}");
+    assert!(named.contains(" more ("), "{said}");
+    // The largest first, and never more than a handful for one reason.
+    let largest = offers()
+        .into_iter()
+        .max_by_key(|offer| gpus::of(offer).visible_mib);
+    assert!(
+        named.contains(&format!("not taken: {}", largest.unwrap().name)),
+        "{said}"
+    );
+    assert!(said.len() < 1000, "{said}");
+}
+
+#[test]
 fn what_is_not_in_stock_is_named() {
     let mut asked = wish("a/b");
     asked.gpu_types = vec!["RTX A5000".into()];

@@ -142,6 +142,8 @@ pub(crate) struct World {
     pub no_plan: Option<Planned>,
     /// The published Secret's name is somebody else's.
     pub taken: bool,
+    /// Nobody lets us look at Secrets in the session's namespace.
+    pub forbidden: bool,
     /// Why a create is refused.
     pub refused: RefusedWhy,
     /// Before this the provider has billed nothing.
@@ -191,6 +193,7 @@ impl World {
             boots_fail: false,
             no_plan: None,
             taken: false,
+            forbidden: false,
             refused: RefusedWhy::NoCapacity,
             bills_from: None,
             no_account: None,
@@ -234,7 +237,9 @@ impl World {
                 gap: self.gap,
             },
             door: Door {
-                published: if self.taken {
+                published: if self.forbidden {
+                    Published::Forbidden
+                } else if self.taken {
                     Published::Taken
                 } else if self.published {
                     Published::Ours {

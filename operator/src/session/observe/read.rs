@@ -83,6 +83,7 @@ async fn door(
         published: match published {
             publish::Published::Missing => Published::Missing,
             publish::Published::Taken => Published::Taken,
+            publish::Published::Forbidden => Published::Forbidden,
             publish::Published::Ours {
                 token,
                 stale,

@@ -142,7 +142,10 @@ fn planned(facts: &Facts<'_>, ledger: &Ledger) -> Says<Planned> {
         None if matches!(
             facts.decision.verdict,
             Verdict::Blocked(
-                Blocked::NoAccount(_) | Blocked::Provider(_) | Blocked::SecretNameTaken
+                Blocked::NoAccount(_)
+                    | Blocked::Provider(_)
+                    | Blocked::SecretNameTaken
+                    | Blocked::SecretsForbidden
             )
         ) =>
         {
@@ -349,6 +352,12 @@ fn endpoint(seen: &Observation, current: Option<&PodRecord>) -> Says<EndpointPub
             },
             Some(pin),
         ) if *key == pin.key => EndpointPublished::Published.into(),
+        // What is published already answers on: that is said first.
+        (RouteSeen::Is { .. } | RouteSeen::Missing, _)
+            if seen.door.published == super::Published::Forbidden =>
+        {
+            EndpointPublished::SecretsForbidden.into()
+        }
         (RouteSeen::Is { .. } | RouteSeen::Missing, _) if current.is_some() => {
             EndpointPublished::WaitingForModel.into()
         }

@@ -189,6 +189,7 @@ fn obstacles(told: &mut Told) {
     told.of(10, |world| world.no_account = Some(NoAccount::Missing));
     told.of(30, |world| world.outage = u32::MAX);
     told.of(10, |world| world.taken = true);
+    told.of(10, |world| world.forbidden = true);
 }
 
 fn losses(told: &mut Told) {

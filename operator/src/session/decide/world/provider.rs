@@ -71,7 +71,6 @@ impl World {
                     Some(reason) => PlanAnswer::No(NoPlan {
                         reason,
                         message: "no".to_owned(),
-                        rejected: Vec::new(),
                         passing: true,
                     }),
                 };

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 use srchat_crds::conditions::Planned;
 use srchat_crds::session::Engine;
-use srchat_crds::{ChatSession, LABEL_MODEL_TOKEN, status};
+use srchat_crds::{ChatSession, LABEL_MODEL_TOKEN};
 
 use super::super::super::context::Context;
 use super::super::{LedgerSeen, NoPlan, Observation, PlanAnswer, PlanSeen, Proposal};
@@ -38,7 +38,6 @@ async fn propose(
     let no = |reason, message: String, passing| NoPlan {
         reason,
         message,
-        rejected: Vec::new(),
         passing,
     };
     let mut wish = Wish::of(&session.spec);
@@ -79,15 +78,7 @@ async fn propose(
             refusal.reason,
             Planned::OutOfStock | Planned::NoFittingGPU | Planned::OverPrice
         ),
-        rejected: refusal
-            .rejected
-            .iter()
-            .map(|one| status::Rejected {
-                gpu: one.gpu.clone(),
-                reason: one.reason,
-            })
-            .collect(),
-        message: refusal.message,
+        message: refusal.to_string(),
     })?;
     Ok(Proposal {
         offer: OfferKey {
