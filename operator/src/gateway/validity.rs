@@ -1,11 +1,11 @@
-//! Until when the gateway's certificate may be used: read from its DER, told in the log and as a metric. An expired one is served on,
+//! Until when the gateway's certificate may be used: told in the log and as a metric. An expired one is served on,
 //! so that clients can say what is wrong instead of finding nobody.
 
 use std::time::Duration;
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use super::Gateway;
 
@@ -13,11 +13,6 @@ use super::Gateway;
 const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Often enough to be found in a log, and seldom enough not to fill it.
 const REMIND: Duration = Duration::from_secs(3600);
-
-// Tags of X.690, as RFC 5280 uses them.
-const VERSION: u8 = 0xa0;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
 
 /// Says it again each hour, until dropped; `secret` is where the certificate stands.
 pub(super) async fn remind(gateway: &Gateway, secret: &str) {
@@ -43,53 +38,12 @@ pub(super) fn tell(gateway: &Gateway, secret: &str, now: Timestamp) {
     }
 }
 
-/// The last moment at which a certificate is valid (RFC 5280, 4.1.2.5); `None` where this is no certificate.
+/// The last moment at which a certificate is valid; `None` where this is no certificate.
 pub(super) fn not_after(der: &[u8]) -> Option<Timestamp> {
-    let (_, certificate, _) = element(der)?;
-    let (_, signed, _) = element(certificate)?;
-    let (first, _, mut rest) = element(signed)?;
-    if first == VERSION {
-        // The serial number; without a version it was the first.
-        (_, _, rest) = element(rest)?;
-    }
-    let (_, _signature, rest) = element(rest)?;
-    let (_, _issuer, rest) = element(rest)?;
-    let (_, validity, _) = element(rest)?;
-    let (_, _not_before, rest) = element(validity)?;
-    let (tag, time, _) = element(rest)?;
-    let time = std::str::from_utf8(time).ok()?;
-    let time = match tag {
-        GENERALIZED_TIME => time.to_owned(),
-        // Two digits of a year: 50 and above are of the last century.
-        UTC_TIME if time < "50" => format!("20{time}"),
-        UTC_TIME => format!("19{time}"),
-        _ => return None,
-    };
-    let time = DateTime::strptime("%Y%m%d%H%M%SZ", time).ok()?;
-    time.to_zoned(TimeZone::UTC)
-        .ok()
-        .map(|time| time.timestamp())
-}
-
-/// Tag, contents and what follows of the first element (X.690, 8.1).
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, rest) = der.split_first()?;
-    let (length, rest) = rest.split_first()?;
-    let (length, rest) = match *length {
-        short @ 0..=0x7f => (usize::from(short), rest),
-        long => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
-            // A certificate of 16 MB or more is none.
-            let length = (bytes.len() <= 3).then(|| {
-                bytes
-                    .iter()
-                    .fold(0, |length, byte| length << 8 | usize::from(*byte))
-            });
-            (length?, rest)
-        }
-    };
-    let (contents, rest) = rest.split_at_checked(length)?;
-    Some((*tag, contents, rest))
+    let certificate = Certificate::from_der(der).ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    let until = validity.not_after.to_unix_duration();
+    Timestamp::from_second(until.as_secs().try_into().ok()?).ok()
 }
 
 #[cfg(test)]
