@@ -1,5 +1,6 @@
 //! A session that rents nothing until its plan is confirmed: made, planned, shown, and either confirmed or deleted.
 
+mod kept;
 mod words;
 
 use crate::args::Wishes;
@@ -95,7 +96,7 @@ pub async fn make(cluster: &Cluster, wishes: &Wishes) -> Result<ChatSession, Fai
             .create(&PostParams::default(), &session)
             .await
         {
-            Ok(session) => return Ok(session),
+            Ok(made) => return kept::whole(cluster, &spec, made).await,
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 if wishes.name.is_some() {
                     return Err(Failure::new(

@@ -116,11 +116,7 @@ async fn passes(
         let still = progress::look(&mut memory.progress, &seen, &decision);
         let decision = decision.noticing(still, seen.now);
         if worth_telling(&decision, memory) {
-            let told = report(context, session, memory, (&seen, &decision, None)).await;
-            session.status = Some(told.map_err(|source| Unlearned {
-                what: "report",
-                source,
-            })?);
+            tell(context, session, memory, (&seen, &decision, None)).await?;
         }
         let outcome = perform(context, session, memory, (&seen, stored, &decision)).await;
         if decision.action == Some(decide::Action::Release) && outcome.is_ok() {
@@ -136,12 +132,7 @@ async fn passes(
                 let trouble = describe(failure);
                 memory.failures = memory.failures.saturating_add(1);
                 tracing::warn!(session = %session.name_any(), trouble = trouble.sentence, "an action failed");
-                let told =
-                    report(context, session, memory, (&seen, &decision, Some(&trouble))).await;
-                told.map_err(|source| Unlearned {
-                    what: "report",
-                    source,
-                })?;
+                tell(context, session, memory, (&seen, &decision, Some(&trouble))).await?;
                 return Ok(Some(Next::requeue(backoff::wait(
                     memory.failures,
                     LONGEST_BACKOFF,
@@ -256,6 +247,28 @@ async fn perform(
         });
     }
     outcome
+}
+
+/// Reports, where the API server takes it. Status is a projection: one that is refused holds up nothing, least of all an end.
+async fn tell(
+    context: &Context,
+    session: &mut ChatSession,
+    memory: &mut Memory,
+    about: (&Observation, &Decision, Option<&report::Setback>),
+) -> Result<(), Unlearned> {
+    match report(context, session, memory, about).await {
+        Ok(told) => session.status = Some(told),
+        Err(kube::Error::Api(refused)) if refused.code < 500 => {
+            tracing::warn!(session = %session.name_any(), %refused, "what a session shows is refused: is the resource of this release installed?");
+        }
+        Err(source) => {
+            return Err(Unlearned {
+                what: "report",
+                source,
+            });
+        }
+    }
+    Ok(())
 }
 
 async fn report(

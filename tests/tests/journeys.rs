@@ -13,6 +13,7 @@ mod journeys {
     mod illegible;
     mod limits;
     mod quiet;
+    mod releases;
     mod rights;
     mod stage;
 
@@ -45,6 +46,7 @@ mod journeys {
             limits::a_session_that_nobody_uses_ends_and_rents_again_only_when_asked_to,
             deletion::a_session_deleted_at_any_stage_leaves_nothing,
             rights::without_rights_to_secrets_nothing_is_rented_and_what_was_is_ended_all_the_same,
+            releases::a_resource_of_another_release_drops_no_limit_in_silence_and_holds_up_no_end,
             deletion::a_paused_session_rents_nothing_and_comes_back_with_the_same_token,
             bad_input::what_cannot_be_rented_is_a_sentence_and_costs_nothing,
             bad_input::a_model_behind_a_licence_needs_a_token_that_is_offered_and_admitted,

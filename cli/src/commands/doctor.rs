@@ -1,6 +1,7 @@
 //! `srchat doctor`: looks at everything that a session stands on, and says what to do.
 
 mod checks;
+mod resource;
 
 use crate::args::Output;
 use crate::cluster::Cluster;

@@ -1,6 +1,6 @@
 //! The looks themselves. Each ends in a finding, never in a failure of the whole.
 
-use super::Finding;
+use super::{Finding, resource};
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::print::Printer;
@@ -22,7 +22,7 @@ const LEASE: &str = "srchat-controller";
 /// Two renewals may be late.
 const RECENT: SignedDuration = SignedDuration::from_secs(150);
 /// An API server that answers takes milliseconds.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 pub(super) async fn all(cluster: &Cluster, print: &Printer) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -43,7 +43,7 @@ pub(super) async fn all(cluster: &Cluster, print: &Printer) -> Vec<Finding> {
     findings
 }
 
-fn good(check: &'static str, message: impl Into<String>) -> Finding {
+pub(super) fn good(check: &'static str, message: impl Into<String>) -> Finding {
     Finding {
         check,
         ok: Some(true),
@@ -52,7 +52,11 @@ fn good(check: &'static str, message: impl Into<String>) -> Finding {
     }
 }
 
-fn bad(check: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+pub(super) fn bad(
+    check: &'static str,
+    message: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
     Finding {
         check,
         ok: Some(false),
@@ -61,7 +65,11 @@ fn bad(check: &'static str, message: impl Into<String>, hint: impl Into<String>)
     }
 }
 
-fn unknown(check: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+pub(super) fn unknown(
+    check: &'static str,
+    message: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
     Finding {
         ok: None,
         ..bad(check, message, hint)
@@ -94,13 +102,10 @@ async fn reached(cluster: &Cluster) -> Finding {
 
 async fn kind(cluster: &Cluster) -> (Finding, Vec<ChatSession>) {
     match cluster.sessions().list(&ListParams::default()).await {
-        Ok(list) => {
-            let message = format!(
-                "ChatSession is known; {} in this namespace",
-                list.items.len()
-            );
-            (good("resource", message), list.items)
-        }
+        Ok(list) => (
+            resource::compared(cluster, list.items.len()).await,
+            list.items,
+        ),
         Err(error) => {
             let failed = crate::cluster::failed("list sessions", &error);
             (failure("resource", failed), Vec::new())

@@ -44,19 +44,32 @@ pub(crate) async fn status(
         "metadata": {"name": metadata.name, "uid": metadata.uid},
         "status": status,
     });
+    let name = metadata.name.as_deref().unwrap_or_default();
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api
-        .patch_status(
-            metadata.name.as_deref().unwrap_or_default(),
-            &params,
-            &Patch::Apply(&patch),
-        )
-        .await
-    {
+    let mut answer = api.patch_status(name, &params, &Patch::Apply(&patch)).await;
+    if matches!(&answer, Err(kube::Error::Api(refused)) if undeclared(refused)) {
+        // A resource of an older release: what is put there instead is pruned to what it has.
+        let whole = json!([
+            {"op": "test", "path": "/metadata/uid", "value": metadata.uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        let whole = serde_json::from_value(whole).map_err(kube::Error::SerdeError)?;
+        let params = PatchParams::default();
+        answer = api
+            .patch_status(name, &params, &Patch::Json::<()>(whole))
+            .await;
+    }
+    match answer {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an apply was refused for a field that the resource, as it is installed, does not have. The words are those of
+/// structured-merge-diff, which every API server applies with; it sends them with differing codes.
+fn undeclared(refused: &kube::core::Status) -> bool {
+    refused.message.contains("field not declared in schema")
 }
 
 /// Brings the route's account of the session up to date.
