@@ -285,27 +285,39 @@ async fn a_transfer_that_loses_one_of_its_channels_fails_and_goes_on_without_a_g
     let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
     let folder = say(&connection, "mktemp -d").await.trim().to_owned();
     let (file, pids) = (format!("{folder}/file"), format!("{folder}/pids"));
-    let content = noise(24 << 20);
-    let counted = server_after(&format!("echo $$ >>{pids}"));
-    let sftp = connection.sftp_by(&counted).await.unwrap();
+    let content = noise(8 << 20);
+    // The first server hears everything; the one beside it ends in the middle of a block.
+    let server = server_after(":");
+    let mortal = format!(
+        "echo $$ >>{pids}; if [ $(wc -l <{pids}) = 1 ]; then {server}; else dd bs=32k count=20 2>/dev/null | ({server}); fi"
+    );
+    let sftp = connection.sftp_by(&mortal).await.unwrap();
 
-    let (source, mut sink) = tokio::io::duplex(64 << 10);
-    let (early, late) = content.split_at(12 << 20);
+    let (source, mut sink) = tokio::io::duplex(content.len());
     let feeding = async {
-        sink.write_all(early).await.unwrap();
-        eventually("all channels are open", Duration::from_secs(20), || async {
-            match say(&connection, &format!("wc -l <{pids}")).await.trim() {
-                "3" => Ok(()),
-                other => Err(other.to_owned()),
+        let second = format!("sed -n 2p {pids}");
+        eventually("a second server", Duration::from_secs(20), || async {
+            match say(&connection, &second).await.as_str() {
+                "" => Err("there is none"),
+                _ => Ok(()),
             }
         })
         .await;
-        say(&connection, &format!("kill -9 $(tail -n 1 {pids})")).await;
-        // Nobody reads all of it: the transfer has failed by then.
-        let _ = sink.write_all(late).await;
+        // While the first holds still, the blocks go to the other, however fast both are.
+        say(&connection, &format!("kill -STOP $(head -n 1 {pids})")).await;
+        sink.write_all(&content).await.unwrap();
+        let ended = format!("kill -0 $({second}) 2>/dev/null || echo ended");
+        eventually("its end", Duration::from_secs(20), || async {
+            match say(&connection, &ended).await.trim() {
+                "ended" => Ok(()),
+                _ => Err("it lives"),
+            }
+        })
+        .await;
+        say(&connection, &format!("kill -CONT $(head -n 1 {pids})")).await;
         drop(sink);
     };
-    let writing = sftp.write_over(3, &file, 0, source, &|_| ());
+    let writing = sftp.write_over(2, &file, 0, source, &|_| ());
     let (failed, ()) = tokio::join!(writing, feeding);
     assert!(matches!(failed, Err(SftpError::Broken(_))), "{failed:?}");
 
