@@ -40,14 +40,7 @@ pub enum Error {
 
 /// The leaf that is served at the moment.
 #[derive(Debug, Default)]
-pub struct Leaf(RwLock<Option<Served>>);
-
-#[derive(Debug)]
-struct Served {
-    key: Arc<CertifiedKey>,
-    /// `None` where its dates cannot be read; clients then say what they think of it.
-    until: Option<Timestamp>,
-}
+pub struct Leaf(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl Leaf {
     /// Serves another leaf from now on. The old one stays when this is an error.
@@ -57,36 +50,34 @@ impl Leaf {
             .ok()
             .filter(|chain| !chain.is_empty())
             .ok_or(Error::Chain)?;
-        let until = chain.first().and_then(|leaf| validity::not_after(leaf));
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_error| Error::Key)?;
         let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
             .map_err(Error::Unfit)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Served {
-            key: Arc::new(key),
-            until,
-        });
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(key));
         Ok(())
     }
 
-    /// Until when clients accept the one that is served.
+    /// Until when clients accept the one that is served; `None` where its dates cannot be read, and clients say what they think of it.
     pub fn until(&self) -> Option<Timestamp> {
-        let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        served.as_ref()?.until
+        validity::not_after(self.served()?.cert.first()?)
+    }
+
+    fn served(&self) -> Option<Arc<CertifiedKey>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Whether there is one.
     pub fn is_set(&self) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.served().is_some()
     }
 }
 
 impl ResolvesServerCert for Leaf {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        served.as_ref().map(|served| served.key.clone())
+        self.served()
     }
 }
 
