@@ -85,6 +85,19 @@ impl Cluster {
         command
     }
 
+    /// Applies the rendered files whole, as the README says. Blocks.
+    ///
+    /// # Errors
+    /// What kubectl says when it fails.
+    pub fn apply_rendered(&self) -> Result<(), Error> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/rendered");
+        for file in ["stays.yaml", "operator.yaml"] {
+            let file = format!("{folder}/{file}");
+            self.kubectl_with(&["apply", "--server-side", "--filename", &file], "")?;
+        }
+        Ok(())
+    }
+
     /// Runs kubectl with `input` on stdin and returns what it says. Blocks.
     ///
     /// # Errors

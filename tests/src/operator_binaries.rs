@@ -1,10 +1,13 @@
 //! `srchat` and `srchat-operator`, built from the sources as they are now: neither `cargo test` nor `cargo run`
 //! builds another package's programs, and a test must never run yesterday's.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tokio::sync::OnceCell;
+
+use crate::process::without_the_callers_settings;
 
 /// The two programs.
 #[derive(Debug, Clone)]
@@ -44,6 +47,29 @@ impl OperatorBinaries {
                 .unwrap_or_else(|error| Err(Error::Cargo(error.to_string())))
         };
         BUILT.get_or_try_init(build).await.cloned()
+    }
+
+    /// Runs `srchat` to its end: its exit code, and all that it said. Blocks, so it wants a runtime of several threads.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn srchat(
+        &self,
+        kubeconfig: &Path,
+        arguments: &[&str],
+    ) -> io::Result<(Option<i32>, String)> {
+        let mut command = Command::new(&self.cli);
+        without_the_callers_settings(&mut command);
+        command
+            .args(arguments)
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null());
+        let output = tokio::task::block_in_place(|| command.output())?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        ))
     }
 }
 

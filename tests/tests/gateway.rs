@@ -1,6 +1,8 @@
 //! The gateway as its clients meet it: TLS, tokens, the engine behind a real sshd, files; against a scripted engine.
 #![allow(clippy::unwrap_used)]
 
+#[path = "gateway/process.rs"]
+mod process;
 #[path = "gateway/world.rs"]
 mod world;
 

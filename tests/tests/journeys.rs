@@ -14,6 +14,7 @@ mod journeys {
     mod limits;
     mod quiet;
     mod releases;
+    mod resource;
     mod rights;
     mod stage;
 

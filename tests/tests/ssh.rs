@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use srchat_operator::ssh::{
-    Bounds, Connection, EntryKind, Error, KeyPair, Link, Range, SftpError, Target, Tuning, connect,
-    connect_tuned,
+    Bounds, Connection, EntryKind, Error, KeyPair, Link, Range, Sftp, SftpError, Target, Tuning,
+    connect, connect_tuned,
 };
 use srchat_tests::eventually::eventually;
 use srchat_tests::hosts::Hosts;
@@ -17,6 +17,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 async fn server() -> Sshd {
     let hosts = Hosts::real().await.unwrap();
     Sshd::start(hosts, Talk::Everything).await.unwrap()
+}
+
+/// A connection for files, and a folder on the host.
+async fn bulk(server: &Sshd) -> (Connection, String) {
+    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
+    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    (connection, folder)
 }
 
 async fn say(connection: &Connection, command: &str) -> String {
@@ -152,8 +159,7 @@ async fn fast_ciphers_strict_key_exchange_and_no_compression_are_agreed_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_travel_both_ways_unchanged_and_go_on_where_they_broke_off() {
     let server = server().await;
-    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
-    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let (connection, folder) = bulk(&server).await;
     let sftp = connection.sftp().await.unwrap();
     let content = noise((5 << 20) + 12_345);
     let sum = hex::encode(Sha256::digest(&content));
@@ -243,6 +249,15 @@ async fn files_travel_both_ways_unchanged_and_go_on_where_they_broke_off() {
     sftp.remove_folder(&folder).await.unwrap();
 }
 
+/// All of a file, as it comes back.
+async fn whole(sftp: &Sftp, file: &str) -> Vec<u8> {
+    let mut back = Vec::new();
+    sftp.read(file, Range::ALL, &mut back, &|_| ())
+        .await
+        .unwrap();
+    back
+}
+
 /// OpenSSH's SFTP server as a command of its own, behind whatever is to be so for it.
 fn server_after(preparation: &str) -> String {
     format!(
@@ -254,8 +269,7 @@ fn server_after(preparation: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_the_host_stops_taking_is_refused_and_goes_on_once_there_is_room() {
     let server = server().await;
-    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
-    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let (connection, folder) = bulk(&server).await;
     let file = format!("{folder}/file");
     let content = noise(9 << 20);
     // Blocks of 512 bytes, or of 1024 where the shell is another.
@@ -271,19 +285,14 @@ async fn a_file_that_the_host_stops_taking_is_refused_and_goes_on_once_there_is_
     sftp.write(&file, there as u64, &content[there..], &|_| ())
         .await
         .unwrap();
-    let mut back = Vec::new();
-    sftp.read(&file, Range::ALL, &mut back, &|_| ())
-        .await
-        .unwrap();
-    assert!(back == content);
+    assert!(whole(&sftp, &file).await == content);
     say(&connection, &format!("rm -r {folder}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_that_loses_one_of_its_channels_fails_and_goes_on_without_a_gap() {
     let server = server().await;
-    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
-    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let (connection, folder) = bulk(&server).await;
     let (file, pids) = (format!("{folder}/file"), format!("{folder}/pids"));
     let content = noise(8 << 20);
     // The first server hears everything; the one beside it ends in the middle of a block.
@@ -326,19 +335,14 @@ async fn a_transfer_that_loses_one_of_its_channels_fails_and_goes_on_without_a_g
     sftp.write(&file, there as u64, &content[there..], &|_| ())
         .await
         .unwrap();
-    let mut back = Vec::new();
-    sftp.read(&file, Range::ALL, &mut back, &|_| ())
-        .await
-        .unwrap();
-    assert!(back == content);
+    assert!(whole(&sftp, &file).await == content);
     say(&connection, &format!("rm -r {folder}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_gives_fewer_channels_is_written_to_over_those() {
     let server = server().await;
-    let connection = connect_tuned(&server.target, Tuning::BULK).await.unwrap();
-    let folder = say(&connection, "mktemp -d").await.trim().to_owned();
+    let (connection, folder) = bulk(&server).await;
     let file = format!("{folder}/file");
     let content = noise(40 << 20);
     let sftp = connection.sftp().await.unwrap();
@@ -349,11 +353,7 @@ async fn a_host_that_gives_fewer_channels_is_written_to_over_those() {
         .unwrap();
     assert_eq!(moved.sha256, hex::encode(Sha256::digest(&content)));
     server.logs("no more sessions").await;
-    let mut back = Vec::new();
-    sftp.read(&file, Range::ALL, &mut back, &|_| ())
-        .await
-        .unwrap();
-    assert!(back == content);
+    assert!(whole(&sftp, &file).await == content);
     say(&connection, &format!("rm -r {folder}")).await;
 }
 
@@ -464,11 +464,7 @@ async fn keys_are_renewed_in_the_middle_of_a_transfer() {
     sftp.write(&file, 0, content.as_slice(), &|_| ())
         .await
         .unwrap();
-    let mut back = Vec::new();
-    sftp.read(&file, Range::ALL, &mut back, &|_| ())
-        .await
-        .unwrap();
-    assert!(back == content);
+    assert!(whole(&sftp, &file).await == content);
     server.logs("rekey").await;
     say(&connection, &format!("rm -r {folder}")).await;
 }

@@ -2,25 +2,24 @@
 //! says of itself, and that a renewed Secret is enough.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use serde_json::{Value, json};
+use serde_json::json;
 use srchat_crds::ChatSession;
 use srchat_operator::route::Route;
 use srchat_tests::control_plane::ControlPlane;
 use srchat_tests::deployed::Deployed;
 use srchat_tests::eventually::eventually;
 use srchat_tests::operator_binaries::OperatorBinaries;
-use srchat_tests::process::{Process, Workplace, without_the_callers_settings};
+use srchat_tests::process::{Process, Workplace};
 use srchat_tests::scripted_engine::{Script, ScriptedEngine};
-use srchat_tests::tools;
 
+use crate::process::{apply, told};
 use crate::world::{PATIENCE, TOKEN, route};
 
 const SESSIONS: &str = "srchat-sessions";
@@ -66,70 +65,21 @@ fn secret(name: &str, data: &[(&str, String)]) -> Secret {
     }
 }
 
-async fn apply(client: &Client, namespace: &str, secret: &Secret) {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let name = secret.metadata.name.as_deref().unwrap();
-    let params = PatchParams::apply("a-test").force();
-    secrets
-        .patch(name, &params, &Patch::Apply(secret))
-        .await
-        .unwrap();
-}
-
-/// The address that a log line of the process tells under this name.
-async fn told(gateway: &Process, name: &str) -> SocketAddr {
-    let look = async || {
-        let log = std::fs::read_to_string(gateway.log()).unwrap();
-        let mut lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines
-            .find_map(|line| line[name].as_str()?.parse().ok())
-            .ok_or(log)
-    };
-    eventually("the gateway tells where it listens", PATIENCE, look).await
-}
-
-/// `srchat`, with the administrator's kubeconfig: exit code, and all that it said.
-fn srchat(
-    program: &std::path::Path,
-    control_plane: &ControlPlane,
-    arguments: &[&str],
-) -> (Option<i32>, String) {
-    let mut command = Command::new(program);
-    without_the_callers_settings(&mut command);
-    command
-        .args(["-n", TEAM])
-        .args(arguments)
-        .env("KUBECONFIG", control_plane.kubeconfig())
-        .stdin(Stdio::null());
-    let output = tokio::task::block_in_place(|| command.output()).unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_expired_or_is_for_another_name_is_said_and_a_renewed_one_is_served() {
     let control_plane = ControlPlane::shared().await;
-    for file in ["stays.yaml", "operator.yaml"] {
-        let path = format!("{}/../charts/rendered/{file}", env!("CARGO_MANIFEST_DIR"));
-        let mut kubectl = control_plane.kubectl();
-        kubectl.args(["apply", "--server-side", "-f", &path]);
-        tools::run(&mut kubectl).unwrap();
-    }
+    control_plane.apply_rendered().unwrap();
     let client = control_plane.client().await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SESSIONS);
     let engine = ScriptedEngine::start(Script::default()).await.unwrap();
     let host = Deployed::start(engine.port()).await.unwrap();
     let serving = Route {
         host: Some(host.route.clone()),
         ..route("uid-1", TOKEN)
     };
-    apply(&client, SESSIONS, &serving.to_secret(SESSIONS)).await;
+    apply(&secrets, &serving.to_secret(SESSIONS)).await;
     let authority = Authority::new();
-    apply(&client, SESSIONS, &authority.secret("localhost", 2021)).await;
+    apply(&secrets, &authority.secret("localhost", 2021)).await;
 
     let place = Workplace::new("certificates").unwrap();
     let kubeconfig = control_plane
@@ -172,7 +122,11 @@ async fn a_certificate_that_expired_or_is_for_another_name_is_said_and_a_renewed
         ("OPENAI_API_KEY", TOKEN.to_owned()),
         ("ca.crt", authority.0.pem()),
     ];
-    apply(&client, TEAM, &secret("vision-chat", &published)).await;
+    apply(
+        &Api::namespaced(client.clone(), TEAM),
+        &secret("vision-chat", &published),
+    )
+    .await;
     let sessions: Api<ChatSession> = Api::namespaced(client.clone(), TEAM);
     let session: ChatSession = serde_json::from_value(json!({
         "apiVersion": "srchat.dev/v1alpha1", "kind": "ChatSession", "metadata": {"name": NAME},
@@ -196,9 +150,14 @@ async fn a_certificate_that_expired_or_is_for_another_name_is_said_and_a_renewed
         .await
         .unwrap();
 
+    let srchat = |arguments: &[&str]| {
+        let arguments = [&["-n", TEAM], arguments].concat();
+        let ran = binaries.srchat(control_plane.kubeconfig(), &arguments);
+        ran.unwrap()
+    };
     let until = async |sentence: &str| {
         let look = async || {
-            let (_, said) = srchat(&binaries.cli, control_plane, &["ask", NAME, "Hi"]);
+            let (_, said) = srchat(&["ask", NAME, "Hi"]);
             said.contains(sentence).then_some(()).ok_or(said)
         };
         eventually(&format!("it is said that {sentence}"), PATIENCE, look).await;
@@ -210,7 +169,7 @@ async fn a_certificate_that_expired_or_is_for_another_name_is_said_and_a_renewed
             &["files", "ls", NAME],
             &["doctor"],
         ] {
-            let (code, said) = srchat(&binaries.cli, control_plane, verb);
+            let (code, said) = srchat(verb);
             // A chat goes on after a message that could not be answered, and ends as it is left.
             let expected = if verb[0] == "attach" { 0 } else { 1 };
             assert_eq!(code, Some(expected), "{verb:?}: {said}");
@@ -242,12 +201,7 @@ async fn a_certificate_that_expired_or_is_for_another_name_is_said_and_a_renewed
         "{text}"
     );
 
-    apply(
-        &client,
-        SESSIONS,
-        &authority.secret("elsewhere.example", 2040),
-    )
-    .await;
+    apply(&secrets, &authority.secret("elsewhere.example", 2040)).await;
     until("for elsewhere.example").await;
     everywhere(
         "the certificate is for elsewhere.example, and not for localhost",
@@ -255,16 +209,16 @@ async fn a_certificate_that_expired_or_is_for_another_name_is_said_and_a_renewed
     );
 
     let stranger = Authority::new();
-    apply(&client, SESSIONS, &stranger.secret("localhost", 2040)).await;
+    apply(&secrets, &stranger.secret("localhost", 2040)).await;
     until("of an authority that nobody here trusts").await;
 
     // A renewed Secret is all that it takes.
-    apply(&client, SESSIONS, &authority.secret("localhost", 2040)).await;
-    let look = async || match srchat(&binaries.cli, control_plane, &["ask", NAME, "Hi"]) {
+    apply(&secrets, &authority.secret("localhost", 2040)).await;
+    let look = async || match srchat(&["ask", NAME, "Hi"]) {
         (Some(0), _) => Ok(()),
         (_, said) => Err(said),
     };
     eventually("the renewed certificate is served", PATIENCE, look).await;
-    let (_, said) = srchat(&binaries.cli, control_plane, &["doctor"]);
+    let (_, said) = srchat(&["doctor"]);
     assert!(said.contains("ok  gateway"), "{said}");
 }

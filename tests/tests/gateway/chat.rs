@@ -74,11 +74,7 @@ async fn the_engine_hears_what_was_rebuilt_and_nothing_of_the_client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_token_arrives_before_the_next_is_made() {
-    let world = World::serving(Script {
-        pace: Pace::Stepped,
-        ..Script::default()
-    })
-    .await;
+    let world = World::stepped().await;
     let mut events = Events::of(world.chat(true).send().await.unwrap());
     for token in ["The", " capital", " is", " Paris", "."] {
         world.engine.step(1);
@@ -91,11 +87,7 @@ async fn every_token_arrives_before_the_next_is_made() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_goes_on_to_its_end_on_a_gateway_that_was_asked_to_end() {
-    let world = World::serving(Script {
-        pace: Pace::Stepped,
-        ..Script::default()
-    })
-    .await;
+    let world = World::stepped().await;
     let mut events = Events::of(world.chat(true).send().await.unwrap());
     world.engine.step(1);
     assert_eq!(events.json().await["choices"][0]["delta"]["content"], "The");
@@ -130,11 +122,7 @@ async fn a_stream_that_outlasts_the_draining_breaks_off_and_is_not_taken_for_who
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_stops_the_engine() {
-    let world = World::serving(Script {
-        pace: Pace::Stepped,
-        ..Script::default()
-    })
-    .await;
+    let world = World::stepped().await;
     let stopped = async |count| {
         let look = async || match world.engine.abandoned() {
             abandoned if abandoned == count && world.engine.answering() == 0 => Ok(()),

@@ -7,9 +7,8 @@ use std::process::Command;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use reqwest::Client;
-use serde_json::Value;
 use srchat_operator::route::{Route, TokenHash};
 use srchat_tests::control_plane::ControlPlane;
 use srchat_tests::deployed::Deployed;
@@ -18,6 +17,7 @@ use srchat_tests::operator_binaries::OperatorBinaries;
 use srchat_tests::process::{Process, Workplace};
 use srchat_tests::scripted_engine::{Script, ScriptedEngine};
 
+use crate::process::{apply, told};
 use crate::world::{LEAF, OTHER_TOKEN, PATIENCE, TOKEN, client, client_of, question, route};
 
 const NAMESPACE: &str = "srchat-sessions";
@@ -35,32 +35,6 @@ fn leaf(of: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Secret {
     };
     secret.metadata.name = Some("srchat-gateway-tls".to_owned());
     secret
-}
-
-async fn apply(secrets: &Api<Secret>, secret: &Secret) {
-    let name = secret.metadata.name.as_deref().unwrap();
-    secrets
-        .patch(
-            name,
-            &PatchParams::apply("a-test").force(),
-            &Patch::Apply(secret),
-        )
-        .await
-        .unwrap();
-}
-
-/// The address that a log line of the process tells under this name.
-async fn told(gateway: &Process, name: &str) -> SocketAddr {
-    let look = async || {
-        let log = std::fs::read_to_string(gateway.log()).unwrap();
-        let mut lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines
-            .find_map(|line| line[name].as_str()?.parse().ok())
-            .ok_or(log)
-    };
-    eventually("the gateway tells where it listens", PATIENCE, look).await
 }
 
 struct Outside {
@@ -95,16 +69,7 @@ impl Outside {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_follows_the_cluster_and_outlives_its_absence() {
     let mut control_plane = ControlPlane::start().await.unwrap();
-    for file in ["stays.yaml", "operator.yaml"] {
-        let path = format!("{}/../charts/rendered/{file}", env!("CARGO_MANIFEST_DIR"));
-        let applied = control_plane
-            .kubectl()
-            .args(["apply", "--server-side", "-f", &path])
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        assert!(applied.success());
-    }
+    control_plane.apply_rendered().unwrap();
     let secrets: Api<Secret> = Api::namespaced(control_plane.client().await.unwrap(), NAMESPACE);
     let engine = ScriptedEngine::start(Script::default()).await.unwrap();
     let host = Deployed::start(engine.port()).await.unwrap();

@@ -6,7 +6,7 @@ use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use srchat_operator::route::{Route, Stage, TokenHash};
 use srchat_tests::eventually::eventually;
-use srchat_tests::scripted_engine::{Pace, Script};
+use srchat_tests::scripted_engine::Script;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{Events, OTHER_TOKEN, TOKEN, World, json_of, question};
@@ -228,11 +228,7 @@ async fn before_the_model_serves_the_stage_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_token_ends_what_it_began() {
-    let world = World::serving(Script {
-        pace: Pace::Stepped,
-        ..Script::default()
-    })
-    .await;
+    let world = World::stepped().await;
     let mut events = Events::of(world.chat(true).send().await.unwrap());
     world.engine.step(1);
     events.json().await;
@@ -257,11 +253,7 @@ async fn a_revoked_token_ends_what_it_began() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_endpoint_says_so_and_ends_its_streams() {
-    let world = World::serving(Script {
-        pace: Pace::Stepped,
-        ..Script::default()
-    })
-    .await;
+    let world = World::stepped().await;
     let mut events = Events::of(world.chat(true).send().await.unwrap());
     world.engine.step(1);
     events.json().await;

@@ -90,11 +90,7 @@ impl Door {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_token_opens_what_its_rights_say_and_no_longer_than_they_last() {
     let mut control_plane = ControlPlane::start().await.unwrap();
-    for file in ["stays.yaml", "operator.yaml"] {
-        let path = format!("{}/../charts/rendered/{file}", env!("CARGO_MANIFEST_DIR"));
-        let applied = control_plane.kubectl_with(&["apply", "--server-side", "-f", &path], "");
-        applied.unwrap();
-    }
+    control_plane.apply_rendered().unwrap();
     let kubectl = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         control_plane.kubectl_with(&words, "").unwrap()

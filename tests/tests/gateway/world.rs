@@ -13,7 +13,7 @@ use srchat_operator::gateway::Gateway;
 use srchat_operator::metrics;
 use srchat_operator::route::{Route, Stage};
 use srchat_tests::deployed::{self, Deployed};
-use srchat_tests::scripted_engine::{Script, ScriptedEngine};
+use srchat_tests::scripted_engine::{Pace, Script, ScriptedEngine};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -46,6 +46,15 @@ impl World {
         let world = Self::loading(script).await;
         world.gateway.apply(world.route());
         world
+    }
+
+    /// The same, with an engine that makes a token only when it is told to.
+    pub async fn stepped() -> Self {
+        Self::serving(Script {
+            pace: Pace::Stepped,
+            ..Script::default()
+        })
+        .await
     }
 
     /// All of it, but the route says that the model is still loading.

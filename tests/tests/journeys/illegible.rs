@@ -2,42 +2,23 @@
 //! version of it may have.
 #![allow(clippy::unwrap_used)]
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::ApiResource;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use srchat_crds::ChatSession;
 use srchat_crds::conditions::Type;
 use srchat_tests::eventually::eventually;
 
+use super::resource::{SCHEMA, anything, install, installed};
 use super::stage::{Alone, STEP, Stage, tiny};
 
-const RESOURCE: &str = "chatsessions.srchat.dev";
 const TOMORROW: &str = "Tomorrow";
 
 /// Replaces what the resource says of a spec, and returns what it said.
 async fn allow(stage: &Stage<Alone>, spec: &Value) -> Value {
-    let resources: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
-    let found = resources.get(RESOURCE).await.unwrap();
-    let mut resource = serde_json::to_value(&found).unwrap();
-    let place = resource
-        .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
-        .unwrap();
+    let mut resource = installed(stage).await;
+    let place = resource.pointer_mut(&format!("{SCHEMA}/spec")).unwrap();
     let before = std::mem::replace(place, spec.clone());
-    let resource = serde_json::from_value(resource).unwrap();
-    let params = PostParams::default();
-    resources
-        .replace(RESOURCE, &params, &resource)
-        .await
-        .unwrap();
+    install(stage, &resource).await;
     before
-}
-
-/// Sessions as anything at all.
-fn anything(stage: &Stage<Alone>) -> Api<DynamicObject> {
-    let resource = ApiResource::erase::<ChatSession>(&());
-    Api::default_namespaced_with(stage.client.clone(), &resource)
 }
 
 /// Waits until the API server takes, or refuses, an engine that nobody knows. Nothing is written by asking.

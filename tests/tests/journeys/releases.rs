@@ -2,46 +2,22 @@
 //! than is.
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, Stdio};
-
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::ApiResource;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use srchat_crds::ChatSession;
 use srchat_crds::conditions::Type;
 use srchat_tests::eventually::eventually;
-use srchat_tests::process::without_the_callers_settings;
 use srchat_tests::stand_ins::TINY;
 
+use super::resource::{SCHEMA, anything, install, installed};
 use super::stage::{Alone, STEP, Stage};
 
-const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema/properties";
-
-/// Puts the resource in, whatever is there now.
-async fn install(stage: &Stage<Alone>, resource: &Value) {
-    let resources: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
-    let name = resource["metadata"]["name"].as_str().unwrap();
-    let mut resource: CustomResourceDefinition = serde_json::from_value(resource.clone()).unwrap();
-    resource.metadata.resource_version =
-        resources.get(name).await.unwrap().metadata.resource_version;
-    let params = PostParams::default();
-    resources.replace(name, &params, &resource).await.unwrap();
-}
-
-/// What `srchat` says and answers with, for an administrator.
+/// `srchat` as an administrator runs it: its exit code, and all that it said.
 fn srchat(stage: &Stage<Alone>, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(&stage.rig.binaries.cli);
-    without_the_callers_settings(&mut command);
-    command
-        .args(arguments)
-        .env("KUBECONFIG", stage.rig.cluster().kubeconfig())
-        .stdin(Stdio::null());
-    let output = tokio::task::block_in_place(|| command.output()).unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    (output.status.code(), said)
+    let ran = stage
+        .rig
+        .binaries
+        .srchat(stage.rig.cluster().kubeconfig(), arguments);
+    ran.unwrap()
 }
 
 /// Waits until doctor says this of the resource: the API server takes a changed one up in its own time.
@@ -56,12 +32,6 @@ async fn until_doctor_says(stage: &Stage<Alone>, words: &str) {
         }
     })
     .await;
-}
-
-async fn stored(stage: &Stage<Alone>, name: &str) -> Value {
-    let resource = ApiResource::erase::<ChatSession>(&());
-    let api: Api<DynamicObject> = Api::default_namespaced_with(stage.client.clone(), &resource);
-    api.get(name).await.unwrap().data
 }
 
 /// Without what came later: a limit with its rules, and two fields of the status.
@@ -96,9 +66,7 @@ fn newer(resource: &Value) -> Value {
 
 pub async fn a_resource_of_another_release_drops_no_limit_in_silence_and_holds_up_no_end() {
     let stage = Stage::alone().await;
-    let resources: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
-    let ours = resources.get("chatsessions.srchat.dev").await.unwrap();
-    let ours = serde_json::to_value(&ours).unwrap();
+    let ours = installed(&stage).await;
 
     install(&stage, &older(&ours)).await;
     until_doctor_says(
@@ -114,7 +82,7 @@ pub async fn a_resource_of_another_release_drops_no_limit_in_silence_and_holds_u
     // What can be shown is shown, and what was rented ends.
     stage.apply("under-older", json!({})).await;
     stage.until("under-older", Type::Ready, "Serving").await;
-    let shown = stored(&stage, "under-older").await;
+    let shown = anything(&stage).get("under-older").await.unwrap().data;
     assert!(shown["status"]["plan"].is_object(), "{shown}");
     assert_eq!(shown["status"]["cost"], Value::Null, "{shown}");
     stage.end("under-older").await;
@@ -123,17 +91,14 @@ pub async fn a_resource_of_another_release_drops_no_limit_in_silence_and_holds_u
     install(&stage, &newer(&ours)).await;
     until_doctor_says(&stage, "ChatSession is known").await;
     stage.apply("under-newer", json!({})).await;
-    let resource = ApiResource::erase::<ChatSession>(&());
-    let anything: Api<DynamicObject> =
-        Api::default_namespaced_with(stage.client.clone(), &resource);
     let params = PatchParams::default();
     let tomorrow = Patch::Merge(json!({"spec": {"tomorrow": "yes"}}));
-    anything
+    anything(&stage)
         .patch("under-newer", &params, &tomorrow)
         .await
         .unwrap();
     stage.until("under-newer", Type::Ready, "Serving").await;
-    let shown = stored(&stage, "under-newer").await;
+    let shown = anything(&stage).get("under-newer").await.unwrap().data;
     assert_eq!(shown["spec"]["tomorrow"], "yes");
     stage.end("under-newer").await;
     install(&stage, &ours).await;

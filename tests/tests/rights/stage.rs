@@ -1,7 +1,6 @@
 //! The cluster on which rights are tried: the rendered manifests, and in each tenant's namespace something worth stealing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -23,15 +22,7 @@ pub async fn installed() -> &'static ControlPlane {
     let control_plane = ControlPlane::shared().await;
     APPLIED
         .get_or_init(|| async {
-            for file in ["stays.yaml", "operator.yaml"] {
-                let mut kubectl = control_plane.kubectl();
-                kubectl.args(["apply", "--server-side", "--filename"]).arg(
-                    Path::new(env!("CARGO_MANIFEST_DIR"))
-                        .join("../charts/rendered")
-                        .join(file),
-                );
-                tools::run(&mut kubectl).unwrap();
-            }
+            control_plane.apply_rendered().unwrap();
             let mut kubectl = control_plane.kubectl();
             kubectl.args([
                 "wait",
