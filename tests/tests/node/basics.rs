@@ -54,5 +54,7 @@ pub async fn a_pod_finds_another_by_the_name_of_its_service() {
             json!({}),
         )
         .await;
-    assert_eq!(said, "OK");
+    // A pod's log holds both of its streams, and curl writes one line for every try that came before
+    // the node's rules knew of the new endpoint. What counts is the answer it ended with.
+    assert_eq!(said.lines().last(), Some("OK"), "{said}");
 }
